@@ -1,0 +1,52 @@
+# palinode needs python3 (3.11 or newer, with venv), make and git; everything else goes into .venv.
+# Written for GNU make 3.81 and newer. PYTHON=... picks another interpreter, ARGS=... reaches dvc repro, pytest or a script.
+
+PYTHON ?= python3
+ARGS ?=
+SHELL := /bin/sh
+
+STAMP := .venv/installed
+# Commands find the environment's python, dvc and pytest first, and so does every DVC stage command they start.
+RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
+
+.DEFAULT_GOAL := help
+.PHONY: help install repro test lint bench tune readme clean distclean
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-z]*\):[^#]*## */  make \1 |/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
+
+install: $(STAMP) ## create .venv with the locked packages (the targets below do so by themselves)
+
+repro: $(STAMP) ## run the whole pipeline: dvc repro
+	$(RUN) dvc repro $(ARGS)
+
+test: $(STAMP) ## run the tests: pytest
+	$(RUN) python -m pytest $(ARGS)
+
+lint: $(STAMP) ## check the code: ruff
+	$(RUN) ruff check $(ARGS) .
+
+bench: $(STAMP) ## measure steps, sampling and one full cell on the large architecture
+	$(RUN) python benchmarks/run.py $(ARGS)
+
+tune: $(STAMP) ## repeat the search for each row's hyper-parameters
+	$(RUN) python -m palinode.tuning $(ARGS)
+
+readme: $(STAMP) ## write the numbers of the published results into README.md
+	$(RUN) python -m palinode.report.readme $(ARGS)
+
+clean: ## remove derived outputs and tool caches; DVC's cache brings the outputs back without computing
+	rm -rf out report build results/environment.json .pytest_cache .ruff_cache src/*.egg-info
+	find src stages tests benchmarks data -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean ## also remove .venv and DVC's cache, so that the next run starts from nothing
+	rm -rf .venv .dvc/cache .dvc/tmp
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || \
+	{ echo "error: $(PYTHON) is not a Python 3.11 or newer with the venv module; install one or run: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "installing the packages of requirements.lock into .venv (a few minutes the first time)"
+	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install -qq --disable-pip-version-check --requirement requirements.lock
+	@.venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
