@@ -1,0 +1,1 @@
+"""palinode: reproducible unlearning for diffusion models."""

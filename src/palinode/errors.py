@@ -1,0 +1,17 @@
+"""The one error a user can cause, and its wording."""
+
+
+class UserError(Exception):
+    """Bad input. Its message is one clear line naming the cause; stages print it and exit with status 1."""
+
+
+def one_line(error) -> str:
+    """The first problem of a pydantic error as `key.path: message (got value)`."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    message = {"Extra inputs are not permitted": "unknown parameter", "Field required": "missing parameter"}.get(
+        message, message
+    )
+    given = "" if problem["type"] in ("missing", "value_error", "extra_forbidden") else f" (got {problem['input']!r})"
+    return f"{where}: {message}{given}" if where else f"{message}{given}"

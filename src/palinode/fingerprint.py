@@ -1,0 +1,63 @@
+"""What code a stage runs: its script and the project modules that imports, each with a hash of its meaning.
+
+The hash covers the syntax tree without docstrings and positions, walked field by field with empty fields skipped, so that
+comments, layout and the Python version leave it alone.
+"""
+
+import ast
+import hashlib
+from pathlib import Path
+
+PACKAGE = "palinode"
+
+
+def of(entry: Path, source: Path, extra: tuple[str, ...] = ()) -> dict[str, str]:
+    """{file: hash} of `entry`, the modules named in `extra` and all project modules they import, lazily or not.
+
+    entry: a script; source: the folder that holds the package; extra: dotted module names.
+    """
+    waiting = [entry, *(file for name in extra for file in _files(name, source))]
+    found: dict[str, str] = {}
+    while waiting:
+        file = waiting.pop()
+        key = file.relative_to(source).as_posix() if file.is_relative_to(source) else file.name
+        if key in found:
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+        found[key] = hashlib.sha256(_meaning(tree).encode()).hexdigest()[:16]
+        waiting += [other for name in _imports(tree) for other in _files(name, source)]
+    return dict(sorted(found.items()))
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.split(".")[0] == PACKAGE}
+
+
+def _files(name: str, source: Path) -> list[Path]:
+    """The files a dotted name runs: the module and every package above it."""
+    files = []
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        stem = source.joinpath(*parts[:end])
+        files += [path for path in (stem / "__init__.py", stem.with_suffix(".py")) if path.is_file()]
+    return files
+
+
+def _meaning(node: object) -> str:
+    if isinstance(node, ast.AST):
+        fields = []
+        for name, value in ast.iter_fields(node):
+            if name == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                value = value[1:] if ast.get_docstring(node, clean=False) is not None else value
+            if value is not None and value != [] and name != "kind":
+                fields.append(f"{name}={_meaning(value)}")
+        return f"{type(node).__name__}({','.join(fields)})"
+    if isinstance(node, list):
+        return f"[{','.join(_meaning(item) for item in node)}]"
+    return repr(node)

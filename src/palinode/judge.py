@@ -1,0 +1,98 @@
+"""The judge: a small digit classifier that scores samples. It never sees an image that a method trains on."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from palinode import seeds
+from palinode.errors import UserError
+from palinode.io import atomic, read_json, write_json
+from palinode.models import to_model
+
+WIDTH = 64
+
+
+class Judge(nn.Module):
+    """Three convolutions and two linear layers. Input [B, C, H, W] in [-1, 1], H and W divisible by 4."""
+
+    def __init__(self, size: int, channels: int, classes: int):
+        super().__init__()
+        self.config = {"size": size, "channels": channels, "classes": classes}
+        self.convolutions = nn.ModuleList([
+            nn.Conv2d(channels, 32, 3, padding=1), nn.Conv2d(32, 64, 3, 2, 1), nn.Conv2d(64, 64, 3, 2, 1),
+        ])  # fmt: skip
+        self.hidden = nn.Linear(64 * (size // 4) ** 2, WIDTH)
+        self.out = nn.Linear(WIDTH, classes)
+
+    def layers(self, x: Tensor) -> list[Tensor]:
+        """The activations after each convolution, [B, 32 or 64, h, w]."""
+        activations = []
+        for convolution in self.convolutions:
+            x = convolution(x).relu()
+            activations.append(x)
+        return activations
+
+    def features(self, x: Tensor) -> Tensor:
+        """The penultimate layer, [B, 64]."""
+        return self.hidden(self.layers(x)[-1].flatten(1)).relu()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class logits, [B, classes]."""
+        return self.out(self.features(x))
+
+
+def train(images: np.ndarray, labels: np.ndarray, key: tuple, epochs: int = 20, batch: int = 64) -> Judge:
+    """Train on uint8 images [N, H, W, C] with shifts of up to one pixel; Adam 2e-3, cosine, label smoothing 0.05."""
+    from tqdm import tqdm
+
+    generator = seeds.generator(*key)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.derive(*key, "init"))
+        judge = Judge(images.shape[1], images.shape[3], int(labels.max()) + 1)
+    x, y = to_model(images), torch.as_tensor(labels).long()
+    steps = epochs * (len(x) // batch)
+    optimizer = torch.optim.Adam(judge.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in tqdm(range(epochs), "judge", mininterval=5):
+        for rows in torch.randperm(len(x), generator=generator).split(batch)[: len(x) // batch]:
+            dy, dx = torch.randint(-1, 2, (2,), generator=generator).tolist()
+            logits = judge(x[rows].roll((dy, dx), (2, 3)))
+            loss = nn.functional.cross_entropy(logits, y[rows], label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return judge.eval()
+
+
+@torch.inference_mode()
+def accuracy(judge: Judge, images: np.ndarray, labels: np.ndarray) -> float:
+    """Share of uint8 images [N, H, W, C] classified as labelled."""
+    predicted = judge(to_model(images)).argmax(1).numpy()
+    return float((predicted == labels).mean())
+
+
+def save(judge: Judge, folder: Path, facts: dict) -> None:
+    """Write judge.safetensors (fp32) and config.json."""
+    from safetensors.torch import save_file
+
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        save_file(judge.state_dict(), temporary / "judge.safetensors")
+        write_json(temporary / "config.json", judge.config | facts)
+
+
+def load(folder: Path) -> Judge:
+    """Load what `save` wrote; UserError when it is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config = read_json(Path(folder) / "config.json")
+    judge = Judge(config["size"], config["channels"], config["classes"])
+    try:
+        judge.load_state_dict(load_file(Path(folder) / "judge.safetensors"))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"cannot read the judge in {folder}: {str(error).splitlines()[0]}") from None
+    return judge.eval()

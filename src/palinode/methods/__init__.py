@@ -1,0 +1,58 @@
+"""Unlearning methods: one file each, found by file name. A file that starts with `_` is a helper, not a method.
+
+A method is a frozen dataclass; its fields are its options in `params.yaml`. It returns named losses for a micro-batch; the
+training loop accumulates one flat gradient per name, and `combine` makes the update from them once per optimiser step.
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+from typing import TYPE_CHECKING
+
+from palinode.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Method:
+    """What the training loop asks of a method."""
+
+    def losses(self, model, batch) -> dict[str, "Tensor"]:
+        """Named scalar losses of one micro-batch (`training.Batch`), each to be differentiated by itself.
+
+        Sums over pixels, mean over the batch, as in the SISS code.
+        """
+        raise TypeError(f"{type(self).__name__} defines no losses")
+
+    def combine(self, grads: dict[str, "Tensor"]) -> tuple["Tensor", dict[str, float]]:
+        """The descent direction from one flat gradient per loss, and numbers to log."""
+        raise TypeError(f"{type(self).__name__} defines no combine")
+
+
+def load(name: str, options: dict | None = None, where: str = "") -> Method:
+    """The method of `methods/<name>.py` with its options set; UserError for an unknown name, option or a wrong type."""
+    module_name = f"{__name__}.{name}"
+    if name.startswith("_") or not name.isidentifier() or importlib.util.find_spec(module_name) is None:
+        raise UserError(f"{where}unknown method {name!r}: there is no methods/{name}.py")
+    module = importlib.import_module(module_name)
+    classes = [
+        c
+        for _, c in inspect.getmembers(module, inspect.isclass)
+        if c.__module__ == module_name and issubclass(c, Method)
+    ]
+    if len(classes) != 1:
+        raise UserError(f"methods/{name}.py must define exactly one subclass of Method, it has {len(classes)}")
+    return classes[0](**_checked(classes[0], options or {}, where))
+
+
+def _checked(cls: type, options: dict, where: str) -> dict:
+    from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
+
+    fields = {f.name: (f.type, ... if f.default is dataclasses.MISSING else f.default) for f in dataclasses.fields(cls)}
+    schema = create_model(cls.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+    try:
+        return TypeAdapter(schema).validate_python(options).model_dump()
+    except ValidationError as error:
+        raise UserError(f"{where}{one_line(error)}") from None

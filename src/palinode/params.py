@@ -1,0 +1,224 @@
+"""`params.yaml`, typed in one place: every key, its type, its default and its meaning."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from palinode.errors import UserError, one_line
+
+NAME = re.compile(r"[a-z0-9-]+")  # DVC splits parameter names at dots
+
+
+def _no_bool(value):
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")
+    return value
+
+
+# A string that is a valid number is read as that number: `dvc exp run -S lr=3e-5` writes `3e-05`, which YAML calls a string.
+Int = Annotated[int, BeforeValidator(_no_bool)]
+Float = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Positive = Annotated[Int, Field(ge=1)]
+Rate = Annotated[Float, Field(gt=0)]
+
+
+class Settings(BaseModel):
+    """A block of parameters: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class JudgeData(Settings):
+    """Labelled images for the judge; labels lie beside each file as `<name>-labels.npy`."""
+
+    train: str
+    test: str
+
+
+class Data(Settings):
+    """Where a task's images come from and how they are split."""
+
+    images: str  # retain set X\A: a .npy file (uint8 [N,H,W,C]) or a folder of images
+    forget: str | list[str]  # A: a .npy file, a folder, or names of files inside the folder `images`
+    size: Positive  # pixels, height = width; an image of another size is an error
+    channels: Literal[1, 3] = 3
+    copies: Positive = 1  # how often each forget image is in the training set X
+    reference: str | None = None  # real images no model trains on; null: the retain set itself
+    judge: JudgeData | None = None
+    hit_ratio: Rate = 0.87  # a sample is a hit within this fraction of the nearest retain image (the paper: 10 / 11.49)
+
+
+class Ema(Settings):
+    limit: Annotated[Float, Field(ge=0, lt=1)] = 0.9999
+    inv_gamma: Rate = 1.0
+    power: Rate = 0.75
+
+
+class Training(Settings):
+    """One call of the training loop. Defaults: the SISS paper's optimiser."""
+
+    steps: Positive
+    lr: Rate
+    batch: Positive = 64  # images a micro-batch, from each of the sets a method uses
+    accumulate: Positive = 1  # micro-batches an optimiser step
+    betas: tuple[Float, Float] = (0.95, 0.999)
+    weight_decay: Annotated[Float, Field(ge=0)] = 1e-6
+    clip: Rate = 1.0  # global gradient norm
+    warmup: Annotated[Int, Field(ge=0)] = 0
+    decay: Literal["constant", "cosine"] = "constant"
+    ema: Ema | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
+
+
+class Gate(Settings):
+    """What the base model must show before anything is unlearned from it."""
+
+    samples: Positive = 4096
+    hit_rate: tuple[Float, Float] = (0.003, 0.03)
+    fid_ratio: Rate = 10.0  # FID to the reference at most this many times the real-vs-real FID
+
+
+class Sample(Settings):
+    sampler: Literal["ddpm", "ddim"] = "ddpm"
+    steps: Positive = 50
+    count: Positive = 1024
+    chunk: Positive = 64
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Evaluate(Settings):
+    held: Positive = 32  # held-out images for NLL and eps-error
+    probes: Positive = 8  # Hutchinson probes for the forget image
+    ode_steps: Positive = 32
+    eps_levels: Positive = 40
+    eps_draws: Positive = 16
+    denoise_from: Positive = 250
+    denoise_draws: Positive = 16
+    bootstrap: Positive = 200
+    splits: Positive = 10  # of the Inception Score
+    kid_subset: Positive = 256
+    batch: Positive = 64
+
+
+class UnlearnDefaults(Settings):
+    """What every row of a task shares: everything of `Training` except steps and lr."""
+
+    batch: Positive = 64
+    accumulate: Positive = 1
+    betas: tuple[Float, Float] = (0.95, 0.999)
+    weight_decay: Annotated[Float, Field(ge=0)] = 1e-6
+    clip: Rate = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
+
+
+class Override(Settings):
+    """What one task changes in one row."""
+
+    lr: Rate | None = None
+    steps: Positive | None = None
+    options: dict = {}
+
+
+class Task(Settings):
+    data: Data
+    base: str | None = None  # diffusers folder or hub id; null: `pretrain` trains one from `model`
+    oracle: str | None = None  # the same for a model that never saw A; only where `base` is given
+    model: dict | None = None  # arguments of diffusers.UNet2DModel beside size and channels
+    scheduler: dict = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
+                       "prediction_type": "epsilon", "clip_sample": True, "variance_type": "fixed_small"}  # fmt: skip
+    pretrain: Training | None = None
+    gate: Gate | None = None
+    unlearn: UnlearnDefaults = UnlearnDefaults()
+    sample: Sample = Sample()
+    evaluate: Evaluate = Evaluate()
+    overrides: dict[str, Override] = {}
+
+    @model_validator(mode="after")
+    def _one_base(self):
+        if (self.base is None) == (self.model is None or self.pretrain is None):
+            raise ValueError("needs either `base`, or `model` and `pretrain`")
+        return self
+
+
+class Row(Settings):
+    method: str
+    lr: Rate
+    steps: Positive
+    paper: str | None = None  # id of the row in reference/*.yaml this one stands beside
+    options: dict = {}
+
+
+class DataFamily(Settings):
+    """Data unlearning: forget given images; no anchor exists."""
+
+    tasks: list[str]
+    rows: list[str]
+
+
+class Runtime(Settings):
+    """How to run, not what: nothing here is tracked, since nothing here may change a result beyond rounding."""
+
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
+    threads: Positive = 2
+    processes: Positive = 1  # sampling processes (accelerate); any number gives the same bytes
+    lpips_trunk: str | None = None  # path of torchvision's AlexNet checkpoint; null: LPIPS is reported as absent
+
+
+class Params(Settings):
+    root_seed: Int
+    seeds: list[Int]
+    runtime: Runtime = Runtime()
+    data: DataFamily
+    rows: dict[str, Row]
+    tasks: dict[str, Task]
+
+    @model_validator(mode="after")
+    def _names(self):
+        for kind, names in (("rows", self.rows), ("tasks", self.tasks)):
+            for name in names:
+                if not NAME.fullmatch(name):
+                    raise ValueError(f"{kind}: the name {name!r} may only use a-z, 0-9 and '-'")
+        for kind, known in (("rows", self.rows), ("tasks", self.tasks)):
+            _check_list(f"data.{kind}", getattr(self.data, kind))
+            for name in getattr(self.data, kind):
+                if name not in known:
+                    raise ValueError(f"data.{kind}: {name!r} is not defined under `{kind}`")
+        for name, task in self.tasks.items():
+            for row in task.overrides:
+                if row not in self.rows:
+                    raise ValueError(f"tasks.{name}.overrides: {row!r} is not defined under `rows`")
+        _check_list("seeds", self.seeds)
+        return self
+
+    def row(self, task: str, row: str) -> Row:
+        """The row's settings with the task's override applied."""
+        settings, override = self.rows[row], self.tasks[task].overrides.get(row)
+        if override is None:
+            return settings
+        changed = {k: v for k, v in (("lr", override.lr), ("steps", override.steps)) if v is not None}
+        return settings.model_copy(update=changed | {"options": settings.options | override.options})
+
+
+def _check_list(name: str, values: list) -> None:
+    if not values:
+        raise ValueError(f"{name}: the list is empty")
+    repeated = sorted({str(v) for v in values if values.count(v) > 1})
+    if repeated:
+        raise ValueError(f"{name}: repeated: {', '.join(repeated)}")
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and check the whole file; UserError names the first bad key."""
+    try:
+        return Params.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run from the repository's root") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {one_line(error)}") from None

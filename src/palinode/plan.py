@@ -1,0 +1,54 @@
+"""What each stage will do: one small file per stage with the settings it reads and the code it runs.
+
+Every stage depends on its own file in out/plan/, and reads its settings from there, so what a stage sees is exactly what DVC
+tracks: editing one row's learning rate or one method's code changes the files of its cells and of nothing else, and the
+difference between two versions of a file says why a stage runs again.
+"""
+
+from pathlib import Path
+
+from palinode import fingerprint
+from palinode.io import write_json
+from palinode.params import Params, Training
+
+
+def write_all(params: Params, root: Path, folder: Path) -> None:
+    """Write the plan of every stage of `params` into `folder`; UserError when a row's method or options are wrong."""
+    from palinode import methods
+
+    for name, script, extra, settings in _stages(params):
+        if script == "unlearn":
+            methods.load(settings["method"], settings["options"], where=f"rows.{name.split('/')[1]}.options: ")
+        code = fingerprint.of(root / "stages" / f"{script}.py", root / "src", extra) if script else {}
+        write_json(folder / f"{name.replace('/', '-')}.json", {"settings": settings, "code": code})
+
+
+def _stages(params: Params):
+    """(name, script, extra modules, settings) of every plan file; a '/' parts task and row in a name."""
+    yield "runtime", None, (), params.runtime.model_dump()
+    rows_shown = {}
+    for name in params.data.tasks:
+        task = params.tasks[name]
+        dump = task.model_dump(mode="json")
+        common = {"root_seed": params.root_seed, "task": name}
+        yield f"prepare-{name}", "prepare", (), dump["data"]
+        yield f"judge-{name}", "judge", (), common | {"wanted": task.data.judge is not None}
+        keys = ("base", "oracle", "model", "scheduler", "pretrain")
+        shape = {"size": task.data.size, "channels": task.data.channels}
+        yield (
+            f"pretrain-{name}",
+            "pretrain",
+            ("palinode.methods.naive_deletion",),
+            common | shape | {key: dump[key] for key in keys},
+        )
+        yield f"gate-{name}", "gate", (), common | {"gate": dump["gate"], "sample": dump["sample"]}
+        yield f"sample-{name}", "sample", (), common | dump["sample"]
+        yield f"evaluate-{name}", "evaluate", (), common | {"sampler": dump["sample"]["sampler"]} | dump["evaluate"]
+        for row_name in params.data.rows:
+            row = params.row(name, row_name)
+            training = Training(steps=row.steps, lr=row.lr, **dump["unlearn"]).model_dump(mode="json")
+            settings = common | {"method": row.method, "options": row.options, "training": training}
+            yield f"unlearn-{name}/{row_name}", "unlearn", (f"palinode.methods.{row.method}",), settings
+            rows_shown.setdefault(name, {})[row_name] = settings | {"paper": row.paper}
+    report = {"root_seed": params.root_seed, "family": "data", "tasks": rows_shown, "seeds": params.seeds}
+    yield "report", "report", (), report

@@ -1,0 +1,75 @@
+"""Where unfinished work waits: a folder outside the repository's outputs, keyed by everything the work depends on.
+
+DVC deletes the outputs of a stage before it reruns it, so resume points cannot live there. Two runs of the same work share
+a key, hence the lock; two runs of different work never do, hence no stale resume.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+
+from palinode.errors import UserError
+from palinode.io import atomic
+
+
+def root() -> Path:
+    """PALINODE_SCRATCH, else the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return Path(os.environ.get("PALINODE_SCRATCH", cache / "palinode"))
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """SHA-256 over the contents of files and folders, in the given order."""
+    total = hashlib.sha256()
+    for path in paths:
+        for file in sorted(p for p in Path(path).rglob("*") if p.is_file()) if Path(path).is_dir() else [Path(path)]:
+            with open(file, "rb") as handle:
+                total.update(hashlib.file_digest(handle, "sha256").digest())
+    return total.hexdigest()
+
+
+class Scratch:
+    """A locked folder for one piece of work; a context manager. Kept when the block fails, removed when it succeeds."""
+
+    def __init__(self, name: str, inputs: Iterable[Path]):
+        environment = f"{name} {torch.__version__} {torch.get_num_threads()}"
+        key = hashlib.sha256(f"{environment} {digest(inputs)}".encode()).hexdigest()[:16]
+        self.name, self.folder = name, root() / f"{name.replace('/', '-')}-{key}"
+
+    def __enter__(self) -> "Scratch":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.folder / "lock", "w")  # noqa: SIM115  held until __exit__
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise UserError(f"another process is already working on {self.name}") from None
+        return self
+
+    def __exit__(self, kind, value, traceback) -> None:
+        if kind is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+
+    def save_checkpoint(self, state: dict) -> None:
+        """Write the training state atomically."""
+        with atomic(self.folder / "checkpoint.pt") as temporary:
+            torch.save(state, temporary)
+
+    def load_checkpoint(self) -> dict | None:
+        """The last training state, tensors and plain values only."""
+        path = self.folder / "checkpoint.pt"
+        return torch.load(path, weights_only=True) if path.exists() else None
+
+    def once(self, name: str, make: Callable[[Path], None]) -> Path:
+        """The finished file `name`, made by `make(temporary_path)` unless an interrupted run already has."""
+        path = self.folder / name
+        if not path.exists():
+            with atomic(path) as temporary:
+                make(temporary)
+        return path

@@ -1,0 +1,183 @@
+"""The one training loop: pretraining, retraining and every unlearning method go through it."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from palinode import seeds
+from palinode.errors import UserError
+from palinode.methods import Method
+from palinode.models import Diffuser, to_model
+from palinode.scratch import Scratch
+
+
+@dataclass
+class Batch:
+    """One micro-batch, the same for every method at a given task, seed and step.
+
+    x, a: retain and forget images [B, C, H, W] in [-1, 1]; t: int64 [B] in 0..T-1; eps: [B, C, H, W] ~ N(0, I); pick: [B] ~
+    U[0, 1). Further draws continue the step's generator.
+    """
+
+    x: Tensor
+    a: Tensor
+    t: Tensor
+    eps: Tensor
+    pick: Tensor
+    total: int
+    generator: torch.Generator
+
+    def redraw(self) -> tuple[Tensor, Tensor]:
+        """An independent (t, eps)."""
+        t, eps = _noise(self.x.shape, self.total, self.generator)
+        return t.to(self.x.device), eps.to(self.x.device)
+
+    def uniform(self) -> Tensor:
+        """An independent tensor like x, ~ U[0, 1)."""
+        return torch.rand(self.x.shape, generator=self.generator).to(self.x.device)
+
+
+def _noise(shape: torch.Size, total: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    return torch.randint(total, shape[:1], generator=generator), torch.randn(shape, generator=generator)
+
+
+class Batches:
+    """Micro-batches drawn with replacement from uint8 arrays; a step's batches depend on its number alone, so resuming
+    needs no generator state."""
+
+    def __init__(
+        self, retain: np.ndarray, forget: np.ndarray, total: int, size: int, accumulate: int, device, key: tuple
+    ):
+        self.retain, self.forget, self.total = retain, forget, total
+        self.size, self.accumulate, self.device, self.key = size, accumulate, device, key
+
+    def __call__(self, step: int) -> Iterator[Batch]:
+        generator = seeds.generator(*self.key, step)
+        for _ in range(self.accumulate):
+            x, a = (
+                to_model(images[torch.randint(len(images), (self.size,), generator=generator).numpy()])
+                for images in (self.retain, self.forget)
+            )
+            t, eps = _noise(x.shape, self.total, generator)
+            pick = torch.rand(self.size, generator=generator)
+            yield Batch(*(v.to(self.device) for v in (x, a, t, eps, pick)), self.total, generator)
+
+
+class Gradients:
+    """One flat gradient buffer per loss name; `backward` accumulates in place through views, nothing is cloned."""
+
+    def __init__(self, parameters: list[Tensor]):
+        self.parameters = parameters
+        self.flat: dict[str, Tensor] = {}
+        self._views: dict[str, list[Tensor]] = {}
+
+    def target(self, name: str) -> None:
+        """Make `name` the buffer that backward passes and the optimiser see."""
+        if name not in self.flat:
+            sizes = [p.numel() for p in self.parameters]
+            flat = self.parameters[0].new_zeros(sum(sizes))
+            self.flat[name] = flat
+            self._views[name] = [v.view_as(p) for v, p in zip(flat.split(sizes), self.parameters, strict=True)]
+        for parameter, view in zip(self.parameters, self._views[name], strict=True):
+            parameter.grad = view
+
+    def zero(self) -> None:
+        for flat in self.flat.values():
+            flat.zero_()
+
+    def backward(self, losses: dict[str, Tensor], scale: float) -> None:
+        """Add the gradient of each loss to its buffer. A loss without a graph (an empty term) adds nothing."""
+        for position, (name, loss) in enumerate(losses.items()):
+            self.target(name)
+            if loss.requires_grad:
+                (loss * scale).backward(retain_graph=position + 1 < len(losses))
+
+
+class EMA:
+    """Exponential moving average of the weights; decay(step) = min(limit, 1 - (1 + step/inv_gamma)^-power)."""
+
+    def __init__(self, parameters: list[Tensor], limit: float, inv_gamma: float, power: float):
+        self.limit, self.inv_gamma, self.power = limit, inv_gamma, power
+        self.average = [p.detach().clone() for p in parameters]
+
+    def update(self, parameters: list[Tensor], step: int) -> None:
+        decay = min(self.limit, 1 - (1 + step / self.inv_gamma) ** -self.power)
+        torch._foreach_lerp_(self.average, [p.detach() for p in parameters], 1 - decay)
+
+
+def train(
+    model: Diffuser, method: Method, batches: Callable[[int], Iterator[Batch]], settings, scratch: Scratch, label: str
+) -> list[dict]:
+    """Train `model` in place and return the logged history, one dictionary every `log_every` steps.
+
+    settings: the fields of `params.Training`. Checkpoints go to `scratch`; running the same thing again continues from the last one to the
+    same bytes. UserError when a gradient is not finite.
+    """
+    from tqdm import tqdm
+
+    parameters = [p for p in model.net.parameters() if p.requires_grad]
+    if settings.gradient_checkpointing:
+        model.net.enable_gradient_checkpointing()
+    optimizer = torch.optim.AdamW(
+        parameters, lr=settings.lr, betas=tuple(settings.betas), weight_decay=settings.weight_decay, fused=True
+    )
+    ema = EMA(parameters, **vars(settings.ema)) if settings.ema else None
+    gradients, history, first = Gradients(parameters), [], 0
+    saved = scratch.load_checkpoint()
+    if saved:
+        first, history, model.passes = saved["step"], saved["history"], saved["passes"]
+        _restore(parameters, saved["parameters"])
+        optimizer.load_state_dict(saved["optimizer"])
+        if ema:
+            _restore(ema.average, saved["ema"])
+
+    log_every = max(1, settings.steps // 200)
+    save_every = max(1, settings.steps // 20)
+    progress = tqdm(range(first, settings.steps), label, initial=first, total=settings.steps, mininterval=5)
+    for step in progress:
+        gradients.zero()
+        values: dict[str, float] = {}
+        for batch in batches(step):
+            losses = method.losses(model, batch)
+            gradients.backward(losses, 1 / settings.accumulate)
+            for name, loss in losses.items():
+                values[f"loss_{name}"] = values.get(f"loss_{name}", 0.0) + loss.item() / settings.accumulate
+        update, logged = method.combine({name: gradients.flat[name] for name in losses})
+        norm = float(update.norm())
+        if not math.isfinite(norm):
+            raise UserError(f"{label}: the gradient is not finite at step {step} ({values}); lower the learning rate")
+        values |= {f"norm_{name}": float(gradients.flat[name].norm()) for name in losses} | logged
+        gradients.target("update")
+        torch.mul(update, min(1.0, settings.clip / (norm + 1e-6)), out=gradients.flat["update"])
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr * _lr_factor(step, settings)
+        optimizer.step()
+        if ema:
+            ema.update(parameters, step)
+        if step % log_every == 0 or step + 1 == settings.steps:
+            history.append({"step": step, **values})
+            progress.set_postfix({k: f"{v:.4g}" for k, v in values.items() if k.startswith("loss")}, refresh=False)
+        if (step + 1) % save_every == 0 and step + 1 < settings.steps:
+            scratch.save_checkpoint({
+                "step": step + 1, "history": history, "passes": model.passes, "parameters": parameters,
+                "optimizer": optimizer.state_dict(), "ema": ema.average if ema else [],
+            })  # fmt: skip
+    if ema:
+        _restore(parameters, ema.average)
+    return history
+
+
+def _lr_factor(step: int, settings) -> float:
+    """Linear warm-up, then constant or a cosine to zero."""
+    warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    return warm * (0.5 * (1 + math.cos(math.pi * step / settings.steps)) if settings.decay == "cosine" else 1.0)
+
+
+@torch.no_grad()
+def _restore(targets: list[Tensor], values: list[Tensor]) -> None:
+    for target, value in zip(targets, values, strict=True):
+        target.copy_(value)

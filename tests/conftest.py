@@ -1,0 +1,36 @@
+"""Small models and batches that the tests share."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from palinode import models, seeds
+from palinode.training import Batch
+
+SCHEDULER = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
+             "prediction_type": "epsilon", "clip_sample": True, "variance_type": "fixed_small"}  # fmt: skip
+UNET = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": [8, 16], "layers_per_block": 1,
+        "down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "norm_num_groups": 4}  # fmt: skip
+
+
+@pytest.fixture
+def model():
+    """A fresh 8-pixel UNet2DModel, the same weights every time."""
+    return models.create(UNET, SCHEDULER, seed=1)
+
+
+def random_batch(size: int = 8, seed: int = 0, total: int = 1000, t: int | None = None) -> Batch:
+    """A batch of random 8-pixel images."""
+    generator = seeds.generator("test", seed)
+    x, a = torch.rand(2, size, 1, 8, 8, generator=generator) * 2 - 1
+    steps = torch.randint(total, (size,), generator=generator) if t is None else torch.full((size,), t)
+    eps = torch.randn(x.shape, generator=generator)
+    return Batch(x, a, steps, eps, torch.rand(size, generator=generator), total, generator)
+
+
+def training(**changes) -> SimpleNamespace:
+    """Settings of a short training run."""
+    values = {"steps": 6, "lr": 1e-3, "batch": 4, "accumulate": 1, "betas": [0.95, 0.999], "weight_decay": 1e-6, "clip": 1.0,
+              "warmup": 0, "decay": "constant", "ema": None, "precision": "fp32", "gradient_checkpointing": False}  # fmt: skip
+    return SimpleNamespace(**(values | changes))
