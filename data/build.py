@@ -21,9 +21,14 @@ MD5 = {
               "t10k-images": "2646ac647ad5339dbf082846283269ea", "t10k-labels": "27ae3e4e09519cfbb04c329615203637"},
     "fashion": {"train-images": "f4a8712d7a061bf5bd6d2ca38dc4d50a", "train-labels": "9018921c3c673c538a1fc5bad174d6f9"},
 }
-# name -> (MNIST part, first rank within its class, images per class): disjoint by construction, checked below.
-SPLITS = {"train": ("train", 0, 600), "judge-train": ("train", 600, 600),
-          "reference": ("train", 1200, 200), "judge-test": ("t10k", 0, 100)}
+# size -> name -> (MNIST part, first rank within its class, images per class): disjoint by construction, checked below.
+# 16 px is the small set shipped here; 28 px is the paper's, which trains on every image of the MNIST training part.
+SPLITS = {
+    16: {"train": ("train", 0, 600), "judge-train": ("train", 600, 600),
+         "reference": ("train", 1200, 200), "judge-test": ("t10k", 0, 100)},
+    28: {"train": ("train", 0, 60000), "judge-train": ("t10k", 0, 600),
+         "reference": ("t10k", 700, 190), "judge-test": ("t10k", 600, 100)},
+}
 FASHION = {"tshirt": 1, "boot": 0}  # Fashion-MNIST train indices: the paper's T-shirt; the tuning image
 
 
@@ -77,8 +82,8 @@ def main() -> None:
     out = args.out / f"mnist{suffix}"
     out.mkdir(parents=True, exist_ok=True)
     indices = {}
-    for name, (part, first, count) in SPLITS.items():
-        images, labels = read_idx(args.mnist, "mnist", f"{part}-images"), read_idx(args.mnist, "mnist", f"{part}-labels")
+    for name, (part, first, count) in SPLITS[args.size].items():
+        images, labels = (read_idx(args.mnist, "mnist", f"{part}-{kind}") for kind in ("images", "labels"))
         picked = choose(part, labels, first, count)
         indices[name] = {"part": part, "indices": picked}
         np.save(out / f"{name}.npy", resize(images[picked], args.size))

@@ -1,4 +1,5 @@
-"""Draw samples of one cell: sample.py TASK ROW SEED. Reference rows: base, oracle, real (training images, not samples)."""
+"""Draw samples of one cell: sample.py TASK ROW SEED. Reference rows: base, oracle, real (training images, not
+samples)."""
 
 from pathlib import Path
 

@@ -31,6 +31,7 @@ def random_batch(size: int = 8, seed: int = 0, total: int = 1000, t: int | None 
 
 def training(**changes) -> SimpleNamespace:
     """Settings of a short training run."""
-    values = {"steps": 6, "lr": 1e-3, "batch": 4, "accumulate": 1, "betas": [0.95, 0.999], "weight_decay": 1e-6, "clip": 1.0,
-              "warmup": 0, "decay": "constant", "ema": None, "precision": "fp32", "gradient_checkpointing": False}  # fmt: skip
+    values = {"steps": 6, "lr": 1e-3, "batch": 4, "accumulate": 1, "betas": [0.95, 0.999], "weight_decay": 1e-6,
+              "clip": 1.0, "warmup": 0, "decay": "constant", "ema": None, "precision": "fp32",
+              "gradient_checkpointing": False}  # fmt: skip
     return SimpleNamespace(**(values | changes))

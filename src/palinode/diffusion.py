@@ -1,4 +1,5 @@
-"""The forward process q(x_t | x) = N(gamma_t x, sigma_t^2 I), gamma_t = sqrt(alpha_bar_t), sigma_t = sqrt(1 - alpha_bar_t)."""
+"""The forward process q(x_t | x) = N(gamma_t x, sigma_t^2 I), gamma_t = sqrt(alpha_bar_t), sigma_t = sqrt(1 -
+alpha_bar_t)."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
 """What code a stage runs: its script and the project modules that imports, each with a hash of its meaning.
 
-The hash covers the syntax tree without docstrings and positions, walked field by field with empty fields skipped, so that
-comments, layout and the Python version leave it alone.
+The hash covers the syntax tree without docstrings and positions, walked field by field with empty fields skipped, so
+that comments, layout and the Python version leave it alone.
 """
 
 import ast

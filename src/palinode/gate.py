@@ -16,7 +16,7 @@ def measure(images: np.ndarray, arrays: dict[str, np.ndarray], hit_distance: flo
     backbone = JudgeBackbone(judge)
     reference = backbone.features(arrays["reference"])
     scores = {
-        name: quality.fid_value(backbone.features(some), reference)
+        name: quality.fid(backbone.features(some), reference, replicates=2).value
         for name, some in (("fid_judge", images[~hits]), ("fid_judge_real", arrays["retain"][: (~hits).sum()]))
     }
     return {"samples": len(images), "hits": int(hits.sum()), "hit_rate": float(hits.mean())} | scores
@@ -27,10 +27,11 @@ def problem(values: dict, limits) -> str | None:
     low, high = limits.hit_rate
     if not low <= values["hit_rate"] <= high:
         return (
-            f"the forget set appears in {values['hit_rate']:.2%} of {values['samples']} samples, outside {low:.2%} to {high:.2%}: "
-            "there is nothing to unlearn, or nothing else was learned"
+            f"the forget set appears in {values['hit_rate']:.2%} of {values['samples']} samples, outside {low:.2%} to "
+            f"{high:.2%}: there is nothing to unlearn, or nothing else was learned"
         )
     worst = limits.fid_ratio * values["fid_judge_real"]
     if values["fid_judge"] > worst:
-        return f"FID (judge) {values['fid_judge']:.3g} is above {worst:.3g}, {limits.fid_ratio:g} times the real-vs-real one"
+        found = values["fid_judge"]
+        return f"FID (judge) {found:.3g} is above {worst:.3g}, {limits.fid_ratio:g} times the real-vs-real one"
     return None

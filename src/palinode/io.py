@@ -19,7 +19,8 @@ REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, e
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path` (file or folder); rename it to `path` when the block succeeds, else remove it.
+    """Yield a temporary sibling of `path` (file or folder); rename it to `path` when the block succeeds, else remove
+    it.
 
     Raises UserError when the disk refuses (full, read-only).
     """

@@ -17,8 +17,8 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 class Diffuser:
     """A noise predictor with its schedule.
 
-    shape: (C, H, W) of one image. passes: samples sent forward and backward through the network since the last reset, so
-    that the cost of a method is counted where it arises.
+    shape: (C, H, W) of one image. passes: samples sent forward and backward through the network since the last reset,
+    so that the cost of a method is counted where it arises.
     """
 
     def __init__(self, net: torch.nn.Module, schedule: Schedule, config: dict, precision: str = "fp32"):

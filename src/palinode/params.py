@@ -18,7 +18,8 @@ def _no_bool(value):
     return value
 
 
-# A string that is a valid number is read as that number: `dvc exp run -S lr=3e-5` writes `3e-05`, which YAML calls a string.
+# A string that is a valid number is read as that number: `dvc exp run -S lr=3e-5` writes `3e-05`, which YAML calls a
+# string.
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Float = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Positive = Annotated[Int, Field(ge=1)]

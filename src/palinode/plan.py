@@ -1,8 +1,8 @@
 """What each stage will do: one small file per stage with the settings it reads and the code it runs.
 
-Every stage depends on its own file in out/plan/, and reads its settings from there, so what a stage sees is exactly what DVC
-tracks: editing one row's learning rate or one method's code changes the files of its cells and of nothing else, and the
-difference between two versions of a file says why a stage runs again.
+Every stage depends on its own file in out/plan/, and reads its settings from there, so what a stage sees is exactly
+what DVC tracks: editing one row's learning rate or one method's code changes the files of its cells and of nothing
+else, and the difference between two versions of a file says why a stage runs again.
 """
 
 from pathlib import Path

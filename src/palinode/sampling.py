@@ -1,8 +1,9 @@
-"""Paired sampling: image i of a task starts from the same noise, and meets the same noise at every step, in every model.
+"""Paired sampling: image i of a task starts from the same noise, and meets the same noise at every step, in every
+model.
 
-A sample's seed is hash(root, "sample", task, i): never the method, never the training seed. Images are computed in fixed
-chunks by index, so that the bytes do not depend on the number of processes or on the order; another chunk size changes
-them by rounding only.
+A sample's seed is hash(root, "sample", task, i): never the method, never the training seed. Images are computed in
+fixed chunks by index, so that the bytes do not depend on the number of processes or on the order; another chunk size
+changes them by rounding only.
 """
 
 import os

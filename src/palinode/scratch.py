@@ -1,7 +1,7 @@
 """Where unfinished work waits: a folder outside the repository's outputs, keyed by everything the work depends on.
 
-DVC deletes the outputs of a stage before it reruns it, so resume points cannot live there. Two runs of the same work share
-a key, hence the lock; two runs of different work never do, hence no stale resume.
+DVC deletes the outputs of a stage before it reruns it, so resume points cannot live there. Two runs of the same work
+share a key, hence the lock; two runs of different work never do, hence no stale resume.
 """
 
 import fcntl

@@ -15,7 +15,8 @@ def path(name: str) -> Path:
 
 
 def read(name: str) -> SimpleNamespace:
-    """The settings of one stage, nested blocks as attributes; a block that names things by the user's keys is a dict."""
+    """The settings of one stage, nested blocks as attributes; a block that names things by the user's keys is a
+    dict."""
     try:
         plan = json.loads(path(name).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -19,8 +19,8 @@ from palinode.scratch import Scratch
 class Batch:
     """One micro-batch, the same for every method at a given task, seed and step.
 
-    x, a: retain and forget images [B, C, H, W] in [-1, 1]; t: int64 [B] in 0..T-1; eps: [B, C, H, W] ~ N(0, I); pick: [B] ~
-    U[0, 1). Further draws continue the step's generator.
+    x, a: retain and forget images [B, C, H, W] in [-1, 1]; t: int64 [B] in 0..T-1; eps: [B, C, H, W] ~ N(0, I);
+    pick: [B] ~ U[0, 1). Further draws continue the step's generator.
     """
 
     x: Tensor
@@ -114,8 +114,8 @@ def train(
 ) -> list[dict]:
     """Train `model` in place and return the logged history, one dictionary every `log_every` steps.
 
-    settings: the fields of `params.Training`. Checkpoints go to `scratch`; running the same thing again continues from the last one to the
-    same bytes. UserError when a gradient is not finite.
+    settings: the fields of `params.Training`. Checkpoints go to `scratch`; running the same thing again continues
+    from the last one to the same bytes. UserError when a gradient is not finite.
     """
     from tqdm import tqdm
 

@@ -16,7 +16,8 @@ from palinode.io import write_array, write_json
 def prepare(settings, folder: Path) -> dict:
     """Write retain.npy, forget.npy, reference.npy, the judge's arrays and facts.json into `folder`; return the facts.
 
-    UserError when A is empty, X\\A is empty, A and X\\A or X and the reference share an image, or an image cannot be read.
+    UserError when A is empty, X\\A is empty, A and X\\A or X and the reference share an image, or an image cannot be
+    read.
     """
     shape = (settings.size, settings.size, settings.channels)
     forget = _read_forget(settings, shape)

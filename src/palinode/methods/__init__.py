@@ -1,7 +1,8 @@
 """Unlearning methods: one file each, found by file name. A file that starts with `_` is a helper, not a method.
 
-A method is a frozen dataclass; its fields are its options in `params.yaml`. It returns named losses for a micro-batch; the
-training loop accumulates one flat gradient per name, and `combine` makes the update from them once per optimiser step.
+A method is a frozen dataclass; its fields are its options in `params.yaml`. It returns named losses for a
+micro-batch; the training loop accumulates one flat gradient per name, and `combine` makes the update from them once
+per optimiser step.
 """
 
 import dataclasses

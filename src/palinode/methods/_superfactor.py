@@ -10,9 +10,9 @@ from palinode.methods import Method
 class Superfactor(Method):
     """g = g_x - s g_a, s adapted at every optimiser step.
 
-    ratio: ||s g_a|| / ||g_x||, the paper's "about 10 %" rule; norm: hold ||s g_a|| at this constant instead, the official
-    code's `scaling_norm` (MNIST 5, CelebA-HQ 500, Stable Diffusion 750: they mean nothing at another loss scale). The
-    constants n/(n-k) and (1+s) k/(n-k) are absorbed by the rule, as in the official code.
+    ratio: ||s g_a|| / ||g_x||, the paper's "about 10 %" rule; norm: hold ||s g_a|| at this constant instead, the
+    official code's `scaling_norm` (MNIST 5, CelebA-HQ 500, Stable Diffusion 750: they mean nothing at another loss
+    scale). The constants n/(n-k) and (1+s) k/(n-k) are absorbed by the rule, as in the official code.
     """
 
     ratio: float = 0.1

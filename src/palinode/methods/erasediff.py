@@ -10,10 +10,10 @@ from palinode.methods import Method
 class EraseDiff(Method):
     """min L_r(theta) s.t. L_f(theta) - min_phi L_f(phi) <= 0, solved by one QP per step (EraseDiff, Theorem 3.1).
 
-    L_r = E ||eps - eps_theta(x_t)||^2 on X\\A and L_f = E ||eps_f - eps_theta(a_t)||^2 on A, each with its own t and noise,
-    eps_f ~ U[0,1)^d (the "noise" target, digest 1.1). delta = g_r + lam g_f, lam = max(0, eta - <g_r, g_f>/||g_f||^2), eta
-    0.1 as in the authors' repository. min_phi L_f(phi) is a constant to the gradient, so the inner loop that estimates it
-    changes no update and is left out.
+    L_r = E ||eps - eps_theta(x_t)||^2 on X\\A and L_f = E ||eps_f - eps_theta(a_t)||^2 on A, each with its own t and
+    noise, eps_f ~ U[0,1)^d (the "noise" target, digest 1.1). delta = g_r + lam g_f with
+    lam = max(0, eta - <g_r, g_f>/||g_f||^2), eta 0.1 as in the authors' repository. min_phi L_f(phi) is a constant to
+    the gradient, so the inner loop that estimates it changes no update and is left out.
     """
 
     eta: float = 0.1

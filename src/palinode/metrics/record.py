@@ -1,0 +1,171 @@
+"""One number with its interval, and the bootstrap replicates that let two rows be compared in pairs.
+
+Sample i of every row of a task comes from the same noise, so all rows are resampled with the same weights: replicate b
+of one row belongs to replicate b of another, and their difference is a replicate of the difference.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from palinode import seeds
+
+LEVEL = 0.95
+REPLICATES = 200
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A value with its 95 % interval [lo, hi].
+
+    value is None when the metric is absent, and `reason` then says why. n: what the interval was taken over; unit: ""
+    for pure numbers; direction: "up" (larger is better), "down" or "none"; interval: "wilson", "bootstrap", "t" or
+    "none"; replicates: float64 [R], empty when there are none.
+    """
+
+    value: float | None
+    lo: float | None = None
+    hi: float | None = None
+    n: int = 0
+    unit: str = ""
+    direction: str = "none"
+    interval: str = "none"
+    replicates: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False)
+    reason: str | None = None
+
+
+@functools.lru_cache(maxsize=8)
+def bootstrap_counts(n: int, replicates: int = REPLICATES, *stream: str) -> np.ndarray:
+    """How often replicate b draws item i: int64 [R, n], each line sums to n; read-only, since it is shared.
+
+    The same for every row. `stream` names an independent set of weights, for the second of two samples.
+    """
+    generator = np.random.Generator(np.random.PCG64(seeds.derive("bootstrap", n, *stream)))
+    counts = np.zeros((replicates, n), dtype=np.int64)
+    for line in counts:
+        line += np.bincount(generator.integers(n, size=n), minlength=n)
+    counts.flags.writeable = False
+    return counts
+
+
+def from_rate(
+    hits: np.ndarray, replicates: int = REPLICATES, *, direction: str, stream: tuple[str, ...] = ()
+) -> Metric:
+    """The share of true values in a bool array [n], with Wilson's score interval (exact ends at 0 and n hits)."""
+    hits = np.asarray(hits, dtype=bool)
+    n, share = len(hits), float(np.mean(hits))
+    z2 = _normal_quantile() ** 2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * share * (1 - share) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
+    lo = 0.0 if share == 0 else centre - half
+    hi = 1.0 if share == 1 else centre + half
+    drawn = bootstrap_counts(n, replicates, *stream) @ hits / n
+    return Metric(share, lo, hi, n, "fraction", direction, "wilson", drawn)
+
+
+def from_samples(values: np.ndarray, replicates: int = REPLICATES, *, unit: str, direction: str) -> Metric:
+    """The mean of values [n], with a percentile bootstrap interval (none for n = 1)."""
+    values = np.asarray(values, dtype=np.float64)
+    return from_statistic(
+        lambda counts: counts @ values / len(values), len(values), replicates, unit=unit, direction=direction
+    )
+
+
+def from_statistic(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    n: int,
+    replicates: int = REPLICATES,
+    *,
+    unit: str,
+    direction: str,
+) -> Metric:
+    """A statistic of resampling counts: statistic(counts [R, n]) -> [R]; its value is the one at counts all 1."""
+    value = float(statistic(np.ones((1, n), dtype=np.int64))[0])
+    drawn = statistic(bootstrap_counts(n, replicates)) if n > 1 else np.full(replicates, value)
+    return from_replicates(value, drawn, n, unit=unit, direction=direction)
+
+
+def from_replicates(
+    value: float, drawn: np.ndarray, n: int, *, unit: str, direction: str, centred: bool = False
+) -> Metric:
+    """A value with replicates computed elsewhere.
+
+    centred: shift the replicates so that their mean is the value. For statistics that resampling biases (a resample
+    has fewer distinct samples, which lowers an Inception Score and raises a Fréchet distance), or whose value comes
+    from random subsets; the shift keeps spread and pairing.
+    """
+    drawn = np.asarray(drawn, dtype=np.float64)
+    if not math.isfinite(value):
+        return not_finite(unit, direction)
+    if n < 2 or not len(drawn) or not np.isfinite(drawn).all():
+        return Metric(value, n=n, unit=unit, direction=direction, replicates=drawn)
+    if centred:
+        drawn = drawn - drawn.mean() + value
+    lo, hi = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Metric(value, float(lo), float(hi), n, unit, direction, "bootstrap", drawn)
+
+
+def exact(value: float, *, unit: str, direction: str) -> Metric:
+    """A counted number, without an interval."""
+    return Metric(value, n=1, unit=unit, direction=direction)
+
+
+def absent(reason: str, *, unit: str = "", direction: str = "none") -> Metric:
+    """A metric that could not be computed, and why."""
+    return Metric(None, unit=unit, direction=direction, reason=reason)
+
+
+def not_finite(unit: str, direction: str) -> Metric:
+    """The outcome of a model so damaged that the metric overflows."""
+    return absent("the value is not finite: the model's outputs overflow", unit=unit, direction=direction)
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """(mean, lo, hi) over seeds with Student's t; lo and hi are NaN for a single seed."""
+    from scipy.special import stdtrit  # the quantile alone; scipy.stats takes a second to import
+
+    values = np.asarray(values, dtype=np.float64)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, math.nan, math.nan
+    half = float(stdtrit(len(values) - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / math.sqrt(len(values)))
+    return mean, mean - half, mean + half
+
+
+def to_entry(metric: Metric) -> dict:
+    """The entry of metrics.json; a number that JSON lacks becomes null (value: with a reason)."""
+    numbers = {name: _finite(getattr(metric, name)) for name in ("value", "lo", "hi")}
+    rest = {name: getattr(metric, name) for name in ("n", "unit", "direction", "interval")}
+    reason = metric.reason
+    if numbers["value"] is None:
+        rest["reason"] = reason or not_finite(metric.unit, metric.direction).reason
+    return numbers | rest
+
+
+def from_entry(entry: dict, replicates: np.ndarray | None = None) -> Metric:
+    """The inverse of `to_entry`."""
+    return Metric(**entry, replicates=np.empty(0) if replicates is None else np.asarray(replicates, dtype=np.float64))
+
+
+def pack(metrics: dict[str, Metric]) -> tuple[dict[str, dict], dict[str, np.ndarray]]:
+    """(metrics.json, replicates.npz) of named metrics; absent ones and those without replicates have no array."""
+    entries = {name: to_entry(metric) for name, metric in metrics.items()}
+    return entries, {name: metric.replicates for name, metric in metrics.items() if len(metric.replicates)}
+
+
+def unpack(entries: dict[str, dict], replicates: dict[str, np.ndarray]) -> dict[str, Metric]:
+    """The inverse of `pack`."""
+    return {name: from_entry(entry, replicates.get(name)) for name, entry in entries.items()}
+
+
+def _normal_quantile() -> float:
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf((1 + LEVEL) / 2)
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None

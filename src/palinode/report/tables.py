@@ -1,0 +1,165 @@
+"""The report's tables: this run's estimates beside the papers' numbers, as rows of plain cells, and as Markdown."""
+
+from dataclasses import dataclass
+
+from palinode.report.claims import paper_rows
+from palinode.report.collect import Estimate, Task
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric as it is shown. `scale` multiplies the value (100 for a rate in %)."""
+
+    metric: str
+    label: str
+    arrow: str
+    digits: int
+    unit: str = ""
+    scale: float = 1.0
+
+
+MAIN = (
+    Column("inception_score_judge", "Inception score (judge)", "↑", 2),
+    Column("nll_forget", "NLL of the forget image", "↑", 2, "bits/dim"),
+    Column("eps_error_forget", "ε-error on the forget image", "↑", 3),
+    Column("forget_rate", "Forget rate p", "↓", 2, "%", 100.0),
+    Column("kid_judge", "KID (judge)", "↓", 3),
+    Column("denoise_similarity_judge", "Denoise similarity (judge)", "↓", 2),
+    Column("integrity_judge", "Integrity (judge)", "↑", 2),
+    Column("oracle_similarity_judge", "Similarity to oracle (judge)", "↑", 2),
+)
+COST = (
+    Column("forward_passes", "Forward passes", "", 0, "samples"),
+    Column("backward_passes", "Backward passes", "", 0, "samples"),
+    Column("forwards_per_sample", "Forwards a sample", "", 2),
+    Column("backwards_per_sample", "Backwards a sample", "", 2),
+    Column("cost_per_sample", "Cost a sample", "", 2, "F"),
+)
+PAPER_TABLES = {"main": "siss_mnist_tshirt_table2", "cost": "siss_cost_per_sample"}
+ROW_NOTES = {"real": "training images", "base": "before unlearning", "oracle": "never saw the image"}
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """Shown text: value, interval, paper's value ("" if it has none), and the reason if there is no value."""
+
+    value: str
+    interval: str
+    paper: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """`has_paper[i]` says whether column i has a paper's number in any row, and so a second sub-column."""
+
+    columns: tuple[Column, ...]
+    rows: list[tuple[str, bool, list[TableCell]]]  # name, whether a reference row, one cell a column
+    has_paper: list[bool]
+
+
+def show(value: float | None, column: Column) -> str:
+    """A number with the column's digits, one fewer from 10 on, two from 100 on; a diverged one in powers of ten."""
+    if value is None:
+        return ""
+    value *= column.scale
+    if abs(value) >= 1e4 and column.digits:
+        return f"{value:.2e}"
+    digits = max(0, column.digits - (abs(value) >= 10) - (abs(value) >= 100))
+    text = f"{value:,.{digits}f}".replace(",", " ")
+    return text.replace("-", "−") if float(text.replace(" ", "")) else text.lstrip("-")
+
+
+def show_paper(value: float | None, column: Column) -> str:
+    """The paper's number as it is in the reference file, without trailing zeros."""
+    return "" if value is None else f"{value * column.scale:.6g}".replace("-", "−")
+
+
+def show_interval(item: Estimate, column: Column) -> str:
+    """The 95 % interval as [lo, hi]; empty for an exact count."""
+    return "" if item.value is None or item.lo is None else f"[{show(item.lo, column)}, {show(item.hi, column)}]"
+
+
+def build(
+    task: Task, columns: tuple[Column, ...], table: dict | None, mapping: dict, rows: list | None = None
+) -> Table:
+    """Rows × `columns` of a task; `table` is the paper's table shown beside (None: no paper column).
+
+    A column is left out only if no cell of the task lists its metric, not even as absent.
+    """
+    known = {metric for metric in task.metrics}
+    columns = tuple(column for column in columns if column.metric in known)
+    metrics = mapping["tasks"].get(task.name, {}).get(table["id"], {}) if table else {}
+    theirs = {entry["ours"]: name for name, entry in metrics.items()}
+    ids = {ours: paper for paper, ours in paper_rows(task, mapping).items()}
+    built = []
+    for row in task.rows if rows is None else rows:
+        numbers = table["rows"].get(ids.get(row.name), {}) if table else {}
+        cells = []
+        for column in columns:
+            item = row.estimate(column.metric)
+            paper = numbers.get(theirs.get(column.metric))
+            cells.append(TableCell(show(item.value, column), show_interval(item, column),
+                                   show_paper(paper, column), item.reason))
+        built.append((row.name, row.reference, cells))
+    has_paper = [any(cells[i].paper for _, _, cells in built) for i in range(len(columns))]
+    return Table(columns, built, has_paper)
+
+
+def main_table(task: Task, tables: dict[str, dict], mapping: dict) -> Table:
+    """Headline metrics; reference rows first. `tables` are the papers' tables by id."""
+    return build(task, MAIN, _paper_table(task, "main", tables, mapping), mapping)
+
+
+def cost_table(task: Task, tables: dict[str, dict], mapping: dict) -> Table:
+    """Passes of the unlearning rows, and per sample of an optimiser step beside the count derived from code."""
+    rows = [row for row in task.rows if not row.reference]
+    return build(task, COST, _paper_table(task, "cost", tables, mapping), mapping, rows)
+
+
+def _paper_table(task: Task, kind: str, tables: dict[str, dict], mapping: dict) -> dict | None:
+    name = PAPER_TABLES[kind]
+    return tables[name] if name in mapping["tasks"].get(task.name, {}) else None
+
+
+def full_table(task: Task) -> list[tuple[str, list[TableCell]]]:
+    """Every metric × every row, six significant digits at most: (metric, one cell a row)."""
+    rows = []
+    for metric in task.metrics:
+        cells = []
+        for item in (row.estimate(metric) for row in task.rows):
+            numbers = (item.value, item.lo, item.hi)
+            texts = ["" if value is None else f"{value:.4g}".replace("-", "−") for value in numbers]
+            cells.append(TableCell(texts[0], f"[{texts[1]}, {texts[2]}]" if texts[1] else "", "", item.reason))
+        rows.append((metric, cells))
+    return rows
+
+
+def absences(task: Task) -> list[tuple[str, list[str]]]:
+    """Reasons of absent metrics, each once: (reason, ["row: metric, metric", ...])."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in task.rows:
+        for metric in task.metrics:
+            listed = any(cell.absent or metric in cell.metrics for cell in row.cells)
+            reason = row.estimate(metric).reason
+            if listed and reason:
+                found.setdefault(reason, {}).setdefault(row.name, []).append(metric)
+    return [(reason, [f"{row}: {'all' if len(names) == len(task.metrics) else ', '.join(names)}"
+                      for row, names in rows.items()]) for reason, rows in found.items()]
+
+
+def markdown(table: Table) -> str:
+    """GitHub Markdown: `ours [lo, hi]`, and the paper's number in italics where there is one."""
+    heads = ["row"]
+    for column in table.columns:
+        unit = f", {column.unit}" if column.unit else ""
+        heads.append(f"{column.label}{unit} {column.arrow}".strip())
+    lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * len(table.columns) + "|"]
+    for label, _, cells in table.rows:
+        texts = []
+        for cell in cells:
+            interval = f" {cell.interval}" if cell.interval else ""
+            paper = f" · *{cell.paper}*" if cell.paper else ""
+            texts.append((cell.value + interval if cell.value else "–") + paper)
+        lines.append(f"| {label} | " + " | ".join(texts) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,96 @@
+"""Model folders: diffusers can load what is written; damage is named."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from palinode import models
+from palinode.errors import UserError
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    models.save(model, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_diffusers_loads_and_samples_what_is_saved(model, folder):
+    from diffusers import DDPMPipeline
+
+    pipeline = DDPMPipeline.from_pretrained(folder)
+    image = pipeline(batch_size=1, num_inference_steps=2, output_type="np").images
+    assert image.shape == (1, 8, 8, 1)
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 700])
+    torch.testing.assert_close(pipeline.unet(x, t).sample, model.predict(x, t))
+
+
+def test_loading_gives_back_the_same_model_from_either_layout(model, folder, tmp_path):
+    flat = tmp_path / "flat"
+    shutil.copytree(folder / "unet", flat)
+    shutil.copy(folder / "scheduler" / "scheduler_config.json", flat)
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 700])
+    for place in (folder, flat):
+        torch.testing.assert_close(models.load(place).predict(x, t), model.predict(x, t), rtol=0, atol=0)
+
+
+def test_saving_twice_gives_the_same_bytes_and_no_path(folder, tmp_path):
+    models.save(models.load(folder), tmp_path / "again")
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        assert file.read_bytes() == (tmp_path / "again" / file.relative_to(folder)).read_bytes(), file
+    assert str(tmp_path) not in (folder / "unet" / "config.json").read_text()
+
+
+def test_half_precision_is_stored_and_read_as_float32(model, tmp_path):
+    models.save(model, tmp_path / "half", torch.float16)
+    loaded = models.load(tmp_path / "half")
+    assert next(loaded.net.parameters()).dtype == torch.float32
+    assert next(model.net.parameters()).dtype == torch.float32  # the model itself is not rounded
+
+
+def test_images_survive_the_round_trip():
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    x = models.to_model(images)
+    assert x.shape == (1, 1, 16, 16) and float(x.min()) == -1 and float(x.max()) == 1
+    assert np.array_equal(models.to_images(x), images)
+
+
+def test_a_truncated_checkpoint_is_named(folder):
+    weights = folder / "unet" / models.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot read the weights in .*unet"):
+        models.load(folder)
+
+
+def test_a_checkpoint_of_another_network_is_named(folder):
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    (folder / "unet" / "config.json").write_text(json.dumps(config | {"block_out_channels": [8, 32]}))
+    with pytest.raises(UserError, match="cannot read the weights in .*unet"):
+        models.load(folder)
+
+
+def test_a_missing_checkpoint_says_where_it_was_looked_for(folder):
+    (folder / "unet" / models.WEIGHTS).unlink()
+    with pytest.raises(UserError, match="no diffusion_pytorch_model.safetensors in .*unet"):
+        models.load(folder)
+
+
+def test_a_pickle_is_refused(folder):
+    (folder / "unet" / models.WEIGHTS).rename(folder / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(UserError, match="is a pickle"):
+        models.load(folder)
+
+
+def test_a_hub_id_that_cannot_be_reached_says_how_to_point_at_a_folder(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="put the local path of a diffusers folder in the task's `base`"):
+        models.load("nobody/no-such-model")
+
+
+def test_another_prediction_type_is_refused(folder):
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction"}))
+    with pytest.raises(UserError, match="prediction_type 'v_prediction' is not supported"):
+        models.load(folder)

@@ -1,0 +1,87 @@
+"""Parameters: typed, complete, and wrong ones named in one line."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from palinode import params
+from palinode.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def change(tmp_path):
+    """Load the shipped params.yaml with some keys changed; a value of None deletes the key."""
+
+    def load(**changes):
+        content = yaml.safe_load((ROOT / "params.yaml").read_text())
+        for path, value in changes.items():
+            *parents, last = path.split("/")
+            block = content
+            for key in parents:
+                block = block[key]
+            if value is None:
+                del block[last]
+            else:
+                block[last] = value
+        file = tmp_path / "params.yaml"
+        file.write_text(yaml.safe_dump(content))
+        return params.load(file)
+
+    return load
+
+
+def test_the_shipped_file_is_valid():
+    loaded = params.load(ROOT / "params.yaml")
+    assert set(loaded.data.rows) <= set(loaded.rows)
+
+
+def test_a_number_written_as_a_string_is_that_number(change):
+    """DVC writes 3e-05 for -S rows.naive.lr=3e-5, which YAML reads as a string."""
+    loaded = change(**{"rows/naive/lr": "3e-05", "rows/naive/steps": "20"})
+    assert loaded.rows["naive"].lr == 3e-5 and loaded.rows["naive"].steps == 20
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("rows/naive/lr", "fast", r"rows\.naive\.lr: Input should be a valid number.*'fast'"),
+        ("rows/naive/lr", True, r"rows\.naive\.lr: should be a number"),
+        ("rows/naive/lr", float("nan"), r"rows\.naive\.lr"),
+        ("rows/naive/steps", 0, r"rows\.naive\.steps"),
+        ("rows/naive/steps", 1.5, r"rows\.naive\.steps"),
+        ("rows/naive/rate", 1, r"rows\.naive\.rate: unknown parameter"),
+        ("rows/naive/lr", None, r"rows\.naive\.lr: missing parameter"),
+        ("tasks/tshirt/data/size", None, r"tasks\.tshirt\.data\.size: missing parameter"),
+        ("sedes", [1], r"sedes: unknown parameter"),
+        ("seeds", [], "seeds: the list is empty"),
+        ("seeds", [1, 2, 1], "seeds: repeated: 1"),
+        ("data/rows", ["naive", "naive"], r"data\.rows: repeated: naive"),
+        ("data/tasks", ["tshirts"], r"data\.tasks: 'tshirts' is not defined under `tasks`"),
+        ("data/rows", ["sis-05"], r"data\.rows: 'sis-05' is not defined under `rows`"),
+        ("rows/siss-0.5", {"method": "siss", "lr": 1, "steps": 1}, r"rows: the name 'siss-0\.5' may only use"),
+        ("tasks/tshirt/model", None, "tasks.tshirt: needs either `base`, or `model` and `pretrain`"),
+        ("tasks/tshirt/overrides", {"nobody": {"lr": 1}}, r"tasks\.tshirt\.overrides: 'nobody'"),
+    ],
+)
+def test_bad_parameters_are_named(change, path, value, words):
+    with pytest.raises(UserError, match=words) as caught:
+        change(**{path: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="not found: run from the repository's root"):
+        params.load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1")
+    with pytest.raises(UserError, match="is not valid YAML"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_a_task_overrides_a_row(change):
+    loaded = change(**{"tasks/tshirt/overrides": {"siss-05": {"lr": 5e-6, "options": {"norm": 500}}}})
+    row = loaded.row("tshirt", "siss-05")
+    assert row.lr == 5e-6 and row.steps == loaded.rows["siss-05"].steps and row.options == {"lam": 0.5, "norm": 500}
+    assert loaded.row("tshirt", "naive") == loaded.rows["naive"]
