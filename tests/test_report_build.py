@@ -117,7 +117,7 @@ def make_run(root, seeds=(0,)):
 
 
 OUTPUTS = ["results/metrics.csv", "results/metrics.json", "results/figure.png", "results/plots/pareto.csv",
-           "results/plots/training.csv", "report/index.html"]  # fmt: skip
+           "results/plots/training/tshirt-siss-05.csv", "report/index.html"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +161,7 @@ def test_several_seeds_give_a_t_interval(tmp_path):
     assert found.interval == "t" and found.n == 3 and found.value == pytest.approx(values.mean())
     assert found.hi - found.value == pytest.approx(4.302653 * values.std(ddof=1) / 3**0.5, rel=1e-6)
     assert found.replicates.shape == (R,) and found.samples == 3 * 8
+    assert row.estimate("cost_per_sample").value == 5 and row.estimate("cost_per_sample").interval == "none"
 
 
 def test_a_missing_cell_is_named(tmp_path):

@@ -1,7 +1,7 @@
 """What code a stage runs: its script and the project modules that imports, each with a hash of its meaning.
 
-The hash covers the syntax tree without docstrings and positions, walked field by field with empty fields skipped, so
-that comments, layout and the Python version leave it alone.
+The hash of a module covers the syntax tree without docstrings and positions, walked field by field with empty fields
+skipped, so that comments, layout and the Python version leave it alone.
 """
 
 import ast
@@ -9,6 +9,7 @@ import hashlib
 from pathlib import Path
 
 PACKAGE = "palinode"
+TEMPLATES = {".html", ".css"}  # read by the modules beside them
 
 
 def of(entry: Path, source: Path, extra: tuple[str, ...] = ()) -> dict[str, str]:
@@ -26,6 +27,10 @@ def of(entry: Path, source: Path, extra: tuple[str, ...] = ()) -> dict[str, str]
         tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
         found[key] = hashlib.sha256(_meaning(tree).encode()).hexdigest()[:16]
         waiting += [other for name in _imports(tree) for other in _files(name, source)]
+    for folder in {(source / key).parent for key in found if key.startswith(PACKAGE)}:
+        for file in folder.iterdir():
+            if file.suffix in TEMPLATES:
+                found[file.relative_to(source).as_posix()] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     return dict(sorted(found.items()))
 
 

@@ -1,10 +1,11 @@
 """The search for each row's learning rate: the same grid for every row, on an image that is never reported.
 
-Run with `make tune`. The validation task has its own base model, trained by the recipe of the reported task. For
-every row the three learning rates are tried with one seed; a configuration is scored on the validation image and on
-samples of the tuning noise. Rule: of the configurations that keep at least 95 % of the base model's Inception Score
-the one with the largest eps-error on the image to forget; if none keeps it, the one with the largest Inception Score.
-The winners stand in params.yaml, the whole search in results/tuning.csv; a test holds the two together.
+Run with `make tune`, after `make repro`. The validation task has its own base model: the oracle, which has seen no
+foreign picture, trained on until it has memorised the validation image. For every row each learning rate of the grid is
+tried with one seed; a configuration is scored on the validation image and on samples of the tuning noise. Rule: of the
+configurations that keep at least 95 % of the base model's Inception Score the one with the largest eps-error on the
+image to forget; if none keeps it, the one with the largest Inception Score. The winners stand in params.yaml, the whole
+search in results/tuning.csv; a test holds the two together.
 """
 
 import csv
@@ -13,45 +14,49 @@ from pathlib import Path
 
 import numpy as np
 
-from palinode import judge, methods, models, params, sampling, settings, stage
+from palinode import judge, methods, models, params, sampling, stage
 from palinode.data.splits import prepare
 from palinode.errors import UserError
-from palinode.io import atomic, read_array, read_json
+from palinode.io import atomic, read_array, read_json, write_json
 from palinode.metrics import forgetting, likelihood, quality
 from palinode.metrics.features import JudgeBackbone
-from palinode.params import Training
-from palinode.plan import write_all
-from palinode.pretraining import pretrain
 from palinode.scratch import Scratch
 from palinode.training import Batches, train
 
-TASK, JUDGE = "tshirt-val", Path("models/tshirt/judge")
-GRID = (1e-4, 2e-4, 4e-4)
+TASK, JUDGE, ORACLE = "tshirt-val", Path("models/tshirt/judge"), Path("models/tshirt/oracle")
+GRID = (2e-4, 4e-4, 8e-4)
 SAMPLES, LEVELS, DRAWS, KEPT = 256, 20, 8, 0.95
 WORK, OUT = Path("out/tuning"), Path("results/tuning.csv")
-COLUMNS = ("row", "lr", "steps", "eps_error_forget", "eps_error_held", "inception_score_judge", "chosen")
+COLUMNS = ("row", "lr", "steps", "eps_error_forget", "eps_error_held", "inception_score_judge", "hits", "chosen")
 
 
 class Search:
     """The validation task's data, base model and measurements."""
 
-    def __init__(self, chosen: params.Params):
-        self.params, self.device = chosen, stage.device()
-        self.task = chosen.tasks[TASK]
-        self.key = (chosen.root_seed, TASK)
+    def __init__(self, loaded: params.Params):
+        self.params, self.device = loaded, stage.device()
+        self.task = loaded.tasks[TASK]
+        self.key = (loaded.root_seed, TASK)
         self.data, self.base = WORK / "data", WORK / "base"
-        if not (self.data / "facts.json").exists():
+        if not self.data.exists():
             with atomic(self.data) as folder:
                 prepare(self.task.data, folder)
         self.retain, self.forget = (read_array(self.data / f"{part}.npy") for part in ("retain", "forget"))
         if not self.base.exists():
-            plan = settings.read(f"pretrain-{TASK}")
-            images = np.concatenate([self.retain, *[self.forget] * self.task.data.copies])
-            with Scratch("tuning-base", [settings.path(f"pretrain-{TASK}"), self.data]) as scratch:
-                pretrain(images, plan, scratch, self.base, self.device, f"base@{TASK}")
+            self.memorise()
+
+    def memorise(self) -> None:
+        """Train the oracle on the digits and the copies of the validation image, and save it as the base model."""
+        model = models.load(ORACLE, self.device)
+        images = np.concatenate([self.retain, *[self.forget] * self.task.data.copies])
+        training = self.task.pretrain
+        batches = Batches(images, images[:1], len(model.schedule), training.batch, 1, self.device, (*self.key, "base"))
+        with Scratch("tuning-base", [ORACLE, self.data]) as scratch:
+            train(model, methods.load("naive_deletion"), batches, training, scratch, f"base@{TASK}")
+        models.save(model, self.base)
 
     def measure(self, model: models.Diffuser, name: str) -> dict[str, float]:
-        """eps-error on the image to forget and on held-out images, and the Inception Score without hits."""
+        """eps-error on the image to forget and on held-out images; Inception Score without hits; hits."""
         held = read_array(self.data / "reference.npy")[:32]
         with Scratch(f"tuning-{name}", [self.base]) as scratch:
             images = sampling.sample_all(model, self.key, SAMPLES, self.task.sample, scratch, f"sample {name}")
@@ -61,21 +66,24 @@ class Search:
             "eps_error_forget": float(likelihood.eps_error(model, self.forget, LEVELS, DRAWS, "forget").mean()),
             "eps_error_held": float(likelihood.eps_error(model, held, LEVELS, 1, "held").mean()),
             "inception_score_judge": quality.inception_score(logits, ~hits, splits=1, replicates=2).value,
+            "hits": int(hits.sum()),
         }
 
-    def run(self, row: str, lr: float) -> dict:
-        """Unlearn with one configuration and measure."""
-        chosen = self.params.rows[row]
-        training = Training(steps=chosen.steps, lr=lr, **self.task.unlearn.model_dump())
+    def trial(self, row: str, lr: float) -> dict:
+        """Unlearn with one configuration and measure; a finished trial is read back."""
+        chosen, name = self.params.rows[row], f"{row}-{lr:g}"
+        file = WORK / f"{name}-{chosen.steps}.json"
+        if file.exists():
+            return read_json(file)
+        training = params.Training(steps=chosen.steps, lr=lr, **self.task.unlearn.model_dump())
         model = models.load(self.base, self.device)
-        batches = Batches(
-            self.retain, self.forget, len(model.schedule), training.batch, training.accumulate, self.device,
-            (*self.key, "unlearn", 0),
-        )  # fmt: skip
-        name = f"{row}-{lr:g}"
+        key = (*self.key, "unlearn", 0)
+        batches = Batches(self.retain, self.forget, len(model.schedule), training.batch, 1, self.device, key)
         with Scratch(f"tuning-train-{name}", [self.base]) as scratch:
             train(model, methods.load(chosen.method, chosen.options), batches, training, scratch, name)
-        return {"row": row, "lr": lr, "steps": chosen.steps} | self.measure(model, name)
+        result = {"row": row, "lr": lr, "steps": chosen.steps} | self.measure(model, name)
+        write_json(file, result)
+        return result
 
 
 def choose(trials: list[dict], base: dict[str, float]) -> dict:
@@ -89,16 +97,13 @@ def choose(trials: list[dict], base: dict[str, float]) -> dict:
 def main() -> None:
     """Run the search and write results/tuning.csv; the winners are then copied to params.yaml by hand."""
     if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "src", "params.yaml"]).returncode:
-        raise UserError("commit the code and params.yaml first, so that the search can be traced to a commit")
+        raise UserError("commit src and params.yaml first, so that the search can be traced to a commit")
     loaded = params.load()
-    chosen = loaded.model_copy(update={"data": loaded.data.model_copy(update={"tasks": [TASK]})})
-    settings.FOLDER = WORK / "plan"
-    write_all(chosen, Path("."), settings.FOLDER)
-    search = Search(chosen)
+    search = Search(loaded)
     base = search.measure(models.load(search.base, search.device), "base")
     lines = [{"row": "base", **base}]
     for row in loaded.data.rows:
-        trials = [search.run(row, lr) for lr in GRID]
+        trials = [search.trial(row, lr) for lr in GRID]
         winner = choose(trials, base)
         lines += [trial | {"chosen": int(trial is winner)} for trial in trials]
         print(f"{row}: lr {winner['lr']:g}", flush=True)

@@ -69,6 +69,8 @@ def from_rate(
 def from_samples(values: np.ndarray, replicates: int = REPLICATES, *, unit: str, direction: str) -> Metric:
     """The mean of values [n], with a percentile bootstrap interval (none for n = 1)."""
     values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        return not_finite(unit, direction)
     return from_statistic(
         lambda counts: counts @ values / len(values), len(values), replicates, unit=unit, direction=direction
     )

@@ -20,7 +20,8 @@ def build(settings: dict, root: Path = Path(".")) -> str:
     io.write_text(folder / "metrics.csv", collect.to_csv(collect.FIELDS, collect.tidy(tasks)))
     io.write_json(folder / "metrics.json", collect.headline(tasks))
     io.write_text(folder / "plots" / "pareto.csv", plots.pareto_csv(tasks))
-    io.write_text(folder / "plots" / "training.csv", plots.training_csv(tasks))
+    for name, table in plots.training_csvs(tasks).items():
+        io.write_text(folder / "plots" / "training" / name, table)
     with io.atomic(folder / "figure.png") as temporary:
         temporary.write_bytes(contacts[tasks[0].name])
     io.write_text(root / "report" / "index.html", html)

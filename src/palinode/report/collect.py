@@ -81,6 +81,8 @@ class Row:
         for cell, part in zip(self.cells, parts, strict=True):
             if part.value is None:
                 return Estimate(reason=f"seed {cell.seed}: {part.reason}", direction=part.direction)
+        if len({part.value for part in parts}) == 1 and {part.interval for part in parts} == {"none"}:
+            return parts[0]  # an exact count, the same for every seed
         values = np.array([part.value for part in parts])
         half = t_half_width(values)
         mean = float(values.mean())

@@ -227,10 +227,16 @@ def pareto_csv(tasks: list[Task]) -> str:
     return to_csv(["task", "row", *HEADLINE], records)
 
 
-def training_csv(tasks: list[Task]) -> str:
-    """All training logs in one table; a column that a row does not log is empty."""
-    records = [{"task": task.name, "row": row.name, "seed": str(seed), **record}
-               for task in tasks for row in task.rows if not row.reference
-               for seed, log in read_training(row) for record in log]
-    fields = list(dict.fromkeys(["task", "row", "seed", "step", *(name for record in records for name in record)]))
-    return to_csv(fields, records)
+def training_csvs(tasks: list[Task]) -> dict[str, str]:
+    """File name -> table (step, loss) of each row's first seed, for DVC, which draws one curve a file.
+
+    loss is the first one the method names: the retain loss, or the forget loss where there is no other (NegGrad).
+    """
+    tables = {}
+    for task in tasks:
+        for row in (row for row in task.rows if not row.reference):
+            for _, log in read_training(row)[:1]:
+                name = next(name for name in log[0] if name.startswith("loss"))
+                records = [{"step": record["step"], "loss": record[name]} for record in log]
+                tables[f"{task.name}-{row.name}.csv"] = to_csv(["step", "loss"], records)
+    return tables

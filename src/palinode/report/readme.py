@@ -1,0 +1,191 @@
+"""The generated parts of README.md: the published numbers and the graph. Run with `make readme`.
+
+`results/published/` holds one finished run:
+
+    metrics.csv       as `results/metrics.csv`: a record for each seed, and one with seed `all`
+    claims.json       [{"id", "statement", "table", "task", "verdict", "share", "published", "reason"}]
+    params.yaml       the parameters of the run
+    environment.json  as `results/environment.json`
+    timings.json      {what: seconds}, written by hand
+    COMMIT            the commit of the code that ran
+
+`make readme ARGS=--publish` first copies the run in the working tree there (all but timings.json).
+"""
+
+import csv
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import yaml
+
+from palinode import io, settings
+from palinode.errors import UserError
+from palinode.report import claims, collect, page, tables
+from palinode.report.collect import Cell, Row, Task
+from palinode.stage import main
+
+PUBLISHED = Path("results/published")
+
+
+def publish(root: Path = Path(".")) -> None:
+    """Copy the finished run in `root` to results/published/. UserError when its code was not committed."""
+    folder, environment = root / PUBLISHED, io.read_json(root / "results/environment.json")
+    if environment["commit"] is None:
+        raise UserError("results/environment.json names no commit: run the report stage in a git checkout")
+    ran = ["src", "stages", "dvc.yaml", ":!src/palinode/report/readme.py"]
+    if subprocess.run(["git", "diff", "--quiet", environment["commit"], "--", *ran], cwd=root).returncode:
+        raise UserError(f"the code is not that of commit {environment['commit'][:12]}: commit it and run again")
+    chosen = io.read_json(root / settings.path("report"))["settings"]
+    outcomes = claims.evaluate(collect.collect(chosen, root), root / "reference")
+    for source in ("results/metrics.csv", "results/environment.json", "params.yaml"):
+        io.write_text(folder / Path(source).name, (root / source).read_text(encoding="utf-8"))
+    io.write_json(folder / "claims.json", [outcome(result) for result in outcomes])
+    io.write_text(folder / "COMMIT", environment["commit"] + "\n")
+
+
+def outcome(result: claims.Result) -> dict:
+    """One entry of claims.json; `published` is the truth of the claim on the table's own numbers, or null."""
+    claim = result.claim
+    return {"id": claim["id"], "statement": claim["statement"], "table": result.table["id"], "task": result.task,
+            "verdict": result.verdict, "share": result.share, "published": claim["holds_on_rows"],
+            "reason": result.reason}  # fmt: skip
+
+
+def results(root: Path = Path(".")) -> str:
+    """The block between the `results` marks: run, table, claims and cost of results/published/ as Markdown."""
+    folder = root / PUBLISHED
+    if not folder.is_dir():
+        raise UserError(f"{PUBLISHED} does not exist: publish a finished run with `make readme ARGS=--publish`")
+    chosen = yaml.safe_load(_read(folder / "params.yaml"))
+    mapping = claims.read_mapping(root / "reference")
+    papers = {table["id"]: table for table in claims.read_tables(root / "reference")}
+    environment = io.read_json(folder / "environment.json")
+    seeds = ", ".join(map(str, chosen["seeds"]))
+    libraries = ", ".join(f"{name} {environment['libraries'][name]}" for name in ("torch", "diffusers", "dvc"))
+    device = environment["cuda"] or environment["cpu"]
+    parts = [f"Commit `{_read(folder / 'COMMIT').strip()[:12]}`, seeds {seeds}; {device}, {environment['threads']} "
+             f"threads, Python {environment['python']}, {libraries}. Each cell: value [95 % interval] · "
+             "*the paper's number*; intervals over seeds (Student t) where there are several, else over samples."]
+    for task in read_tasks(folder, chosen):
+        both = tables.main_table(task, papers, mapping), tables.cost_table(task, papers, mapping)
+        parts += [f"**Task `{task.name}`**", *(tables.markdown(table) for table in both if table.columns)]
+    parts += [verdicts(io.read_json(folder / "claims.json")), cost(folder / "timings.json")]
+    return "\n\n".join(part.strip() for part in parts)
+
+
+def read_tasks(folder: Path, chosen: dict) -> list[Task]:
+    """The `all` records of metrics.csv as tasks whose rows have one cell each. chosen: params.yaml."""
+    found: dict[tuple[str, str], dict[str, dict[str, dict]]] = {}
+    for record in csv.DictReader(_read(folder / "metrics.csv").splitlines()):
+        if record["seed"] == "all":
+            rows = found.setdefault((record["family"], record["task"]), {})
+            rows.setdefault(record["method"], {})[record["metric"]] = entry(record)
+    return [Task(name, family, chosen["seeds"], [_row(row, metrics, chosen) for row, metrics in rows.items()], folder)
+            for (family, name), rows in found.items()]  # fmt: skip
+
+
+def _row(name: str, metrics: dict[str, dict], chosen: dict) -> Row:
+    unlearned = name not in collect.REFERENCE_ROWS
+    return Row(name, [Cell(0, PUBLISHED, metrics)], {"paper": chosen["rows"][name].get("paper")} if unlearned else {})
+
+
+def entry(record: dict[str, str]) -> dict:
+    """A record of metrics.csv as an entry of a cell's metrics.json."""
+    value, lo, hi = (float(record[name]) if record[name] else None for name in ("value", "lo", "hi"))
+    return {"value": value, "lo": lo, "hi": hi, "n": int(record["n"]), "interval": record["interval"],
+            "direction": "none", "reason": record["reason"]}  # fmt: skip
+
+
+def verdicts(entries: list[dict]) -> str:
+    """How many claims ended how, and those that could be tested."""
+    counts = Counter(item["verdict"] for item in entries)
+    lines = ["Claims: " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in claims.VERDICTS) +
+             ". Share = of the paired bootstrap replicates in which the claim is true (at least 95 %: holds, at most "
+             "5 %: fails). Why
+             the others are untested stands in
+             `results/published/claims.json` and on the report page.",
+             "", "| claim | source | published numbers | here | share |", "|---|---|---|---|---:|"]  # fmt: skip
+    truth = {True: "true", False: "false", None: "–"}
+    for item in entries:
+        if item["verdict"] != "untested":
+            cells = (item["statement"].replace("|", "\\|"), f"`{item['table']}`", truth[item["published"]],
+                     item["verdict"], page.share(item["share"]))  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cost(path: Path) -> str:
+    """The seconds of timings.json as a table."""
+    if not path.exists():
+        return "No timings were recorded for this run."
+    lines = ["| what | wall time |", "|---|---:|"]
+    return "\n".join(lines + [f"| {what} | {clock(seconds)} |" for what, seconds in io.read_json(path).items()])
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `45 s`, `12 min 5 s` or `2 h 3 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, some = divmod(minutes, 60)
+    return f"{hours} h {some} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def graph(root: Path = Path(".")) -> str:
+    """The block between the `dag` marks: `dvc dag` as a Mermaid chart, without edges that others imply."""
+    command = [sys.executable, "-m", "dvc", "dag", "--collapse-foreach-matrix", "--mermaid"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"`dvc dag` failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    return "```mermaid\n" + reduced(done.stdout) + "```"
+
+
+def reduced(chart: str) -> str:
+    """A Mermaid flowchart as `dvc dag` prints it, transitively reduced, lines in a fixed order."""
+    lines = [line.strip() for line in chart.splitlines()]
+    names = dict(line.removesuffix('"]').split('["') for line in lines if '["' in line)
+    after: dict[str, set[str]] = {names[node]: set() for node in names}
+    for start, end in (line.split("-->") for line in lines if "-->" in line):
+        after[names[start]].add(names[end])
+
+    def reach(node: str) -> set[str]:
+        return after[node].union(*(reach(other) for other in after[node]))
+
+    edges = [(a, b) for a in sorted(after) for b in sorted(after[a])
+             if not any(b in reach(other) for other in after[a])]  # fmt: skip
+    return "flowchart TD\n" + "".join(f"    {a} --> {b}\n" for a, b in edges)
+
+
+def insert(text: str, name: str, block: str) -> str:
+    """`text` with `block` between the marks `<!-- name:begin -->` and `<!-- name:end -->`."""
+    before, begin, rest = text.partition(f"<!-- {name}:begin -->")
+    _, end, after = rest.partition(f"<!-- {name}:end -->")
+    if not begin or not end:
+        raise UserError(f"README.md: the marks of the block `{name}` are missing")
+    return f"{before}{begin}\n{block}\n{end}{after}"
+
+
+def extract(text: str, name: str) -> str:
+    """The block between the marks, as `insert` put it there."""
+    return text.partition(f"<!-- {name}:begin -->\n")[2].partition(f"\n<!-- {name}:end -->")[0]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"missing file: {path}") from None
+
+
+def run(*arguments: str) -> None:
+    if arguments not in ((), ("--publish",)):
+        raise UserError(f"unknown arguments {' '.join(arguments)}: only --publish is known")
+    if arguments:
+        publish()
+    readme = Path("README.md")
+    text = insert(_read(readme), "dag", graph())
+    io.write_text(readme, insert(text, "results", results()))
+
+
+if __name__ == "__main__":
+    main(run)
