@@ -52,7 +52,7 @@ def _stages(params: Params):
         )
         yield f"gate-{name}", "gate", (), common | {"gate": dump["gate"], "sample": dump["sample"]}
         yield f"sample-{name}", "sample", (), common | dump["sample"]
-        yield f"evaluate-{name}", "evaluate", (), common | {"sampler": dump["sample"]["sampler"]} | dump["evaluate"]
+        yield f"evaluate-{name}", "evaluate", (), common | dump["evaluate"]
         for row_name in params.data.rows:
             row = params.row(name, row_name)
             training = Training(steps=row.steps, lr=row.lr, **dump["unlearn"]).model_dump(mode="json")

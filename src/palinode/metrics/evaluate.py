@@ -109,9 +109,12 @@ def forget_rate(context: Context) -> Metrics:
 def denoise(context: Context) -> Metrics:
     """`denoise_similarity_*`: does the model restore a noised forget image? Interval over noise draws."""
     networks, reasons = context.networks
-    metrics = {f"denoise_similarity_{name}": record.absent(why, direction="down") for name, why in reasons.items()}
+    metrics = {
+        f"denoise_similarity_{name}": record.absent(why, unit="cosine", direction="down")
+        for name, why in reasons.items()
+    }
     if context.model is None:
-        return metrics | _all_absent({f"denoise_similarity_{name}": "down" for name in networks}, NO_MODEL)
+        return metrics | _all_absent({f"denoise_similarity_{name}": "down" for name in networks}, NO_MODEL, "cosine")
     if not networks:
         return metrics
     settings, rest = context.settings, {"batch": context.settings.batch, "progress": context.progress}

@@ -119,7 +119,8 @@ def available(
     else:
         from palinode import judge
 
-        networks[JudgeBackbone.name] = JudgeBackbone(judge.load(Path(judge_folder)).to(device))
+        with torch.random.fork_rng(devices=[]):  # the constructor draws weights that are overwritten
+            networks[JudgeBackbone.name] = JudgeBackbone(judge.load(Path(judge_folder)).to(device))
     try:
         networks[EfficientNetLite0.name] = EfficientNetLite0(device)
     except ModuleNotFoundError as error:

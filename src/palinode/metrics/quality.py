@@ -5,7 +5,9 @@ over replicates, which the tests hold equal to those implementations. Replicates
 the statistic.
 """
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -112,8 +114,9 @@ def kid(features: np.ndarray, reference: np.ndarray, subset_size: int, replicate
     size = min(subset_size, len(features), len(reference))
     if size < 2:
         return absent("the kernel distance needs at least two samples", direction="down")
+    subsets = 1 if size == len(features) == len(reference) else KID_SUBSETS  # subsets of everything are all the same
     with _seeded("kid", len(features), len(reference)):
-        distance = KernelInceptionDistance(feature=torch.nn.Identity(), subsets=KID_SUBSETS, subset_size=size)
+        distance = KernelInceptionDistance(feature=torch.nn.Identity(), subsets=subsets, subset_size=size)
         distance.update(torch.from_numpy(np.ascontiguousarray(reference)).double(), real=True)
         distance.update(torch.from_numpy(np.ascontiguousarray(features)).double(), real=False)
         value = float(distance.compute()[0])
@@ -176,15 +179,10 @@ def _cdist(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-class _seeded:
-    """The global CPU generator seeded inside the block and as before after it; torchmetrics draws from no other."""
-
-    def __init__(self, *parts: str | int):
-        self.seed, self.fork = seeds.derive("eval", *parts), torch.random.fork_rng(devices=[])
-
-    def __enter__(self) -> None:
-        self.fork.__enter__()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *error) -> None:
-        self.fork.__exit__(*error)
+@contextlib.contextmanager
+def _seeded(*parts: str | int) -> Iterator[None]:
+    """torchmetrics draws from the global CPU generator: seeded inside, restored afterwards, no notice on buffers."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        torch.default_generator.manual_seed(seeds.derive("eval", *parts))
+        yield

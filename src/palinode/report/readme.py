@@ -16,6 +16,7 @@ import csv
 import subprocess
 import sys
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import yaml
@@ -101,12 +102,12 @@ def entry(record: dict[str, str]) -> dict:
 def verdicts(entries: list[dict]) -> str:
     """How many claims ended how, and those that could be tested."""
     counts = Counter(item["verdict"] for item in entries)
-    lines = ["Claims: " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in claims.VERDICTS) +
-             ". Share = of the paired bootstrap replicates in which the claim is true (at least 95 %: holds, at most "
-             "5 %: fails). Why
-             the others are untested stands in
-             `results/published/claims.json` and on the report page.",
-             "", "| claim | source | published numbers | here | share |", "|---|---|---|---|---:|"]  # fmt: skip
+    totals = ", ".join(f"{counts[verdict]} {verdict}" for verdict in claims.VERDICTS)
+    lines = [
+        f"Claims: {totals}. Share = of the paired bootstrap replicates in which the claim is true (at least 95 %:",
+        "holds, at most 5 %: fails). Why the others are untested stands in `results/published/claims.json`.",
+        "", "| claim | source | published numbers | here | share |", "|---|---|---|---|---:|",
+    ]  # fmt: skip
     truth = {True: "true", False: "false", None: "–"}
     for item in entries:
         if item["verdict"] != "untested":
@@ -117,18 +118,11 @@ def verdicts(entries: list[dict]) -> str:
 
 
 def cost(path: Path) -> str:
-    """The seconds of timings.json as a table."""
+    """The seconds of timings.json as a table of h:mm:ss."""
     if not path.exists():
         return "No timings were recorded for this run."
-    lines = ["| what | wall time |", "|---|---:|"]
-    return "\n".join(lines + [f"| {what} | {clock(seconds)} |" for what, seconds in io.read_json(path).items()])
-
-
-def clock(seconds: float) -> str:
-    """Seconds as `45 s`, `12 min 5 s` or `2 h 3 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, some = divmod(minutes, 60)
-    return f"{hours} h {some} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    times = [f"| {what} | {timedelta(seconds=round(seconds))} |" for what, seconds in io.read_json(path).items()]
+    return "\n".join(["| what | wall time, h:mm:ss |", "|---|---:|", *times])
 
 
 def graph(root: Path = Path(".")) -> str:
@@ -163,11 +157,6 @@ def insert(text: str, name: str, block: str) -> str:
     if not begin or not end:
         raise UserError(f"README.md: the marks of the block `{name}` are missing")
     return f"{before}{begin}\n{block}\n{end}{after}"
-
-
-def extract(text: str, name: str) -> str:
-    """The block between the marks, as `insert` put it there."""
-    return text.partition(f"<!-- {name}:begin -->\n")[2].partition(f"\n<!-- {name}:end -->")[0]
 
 
 def _read(path: Path) -> str:
