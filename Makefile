@@ -30,10 +30,10 @@ bench: $(STAMP) ## measure steps, sampling and one full cell on the large archit
 	$(RUN) python benchmarks/run.py $(ARGS)
 
 tune: $(STAMP) ## repeat the search for each row's hyper-parameters
-	$(RUN) python -m palinode.tuning $(ARGS)
+	$(RUN) python tools/tune.py $(ARGS)
 
 readme: $(STAMP) ## write the numbers of the published results into README.md
-	$(RUN) python -m palinode.report.readme $(ARGS)
+	$(RUN) python tools/readme.py $(ARGS)
 
 clean: ## remove derived outputs and tool caches; DVC's cache brings the outputs back without computing
 	rm -rf out report build results/environment.json .pytest_cache .ruff_cache src/*.egg-info

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from palinode.io import atomic, read_array, read_json, write_arrays, write_json, write_text
-from palinode.settings import path, read, runtime
+from palinode.settings import path, read
 from palinode.stage import cell, device, main
 
 REFERENCES = ("base", "oracle", "real")
@@ -16,7 +16,7 @@ def run(task: str, row: str, seed: str) -> None:
     from palinode.models import absent
     from palinode.scratch import Scratch
 
-    name, here = f"evaluate-{task}", cell(task, row, seed)
+    name, here, where = f"evaluate-{task}", cell(task, row, seed), device()
     if reason := absent(here / "samples"):
         write_text(here / "evaluation" / "absent.txt", f"{reason}\n")
         return
@@ -25,7 +25,7 @@ def run(task: str, row: str, seed: str) -> None:
     inputs += [cell(task, role, 0) / "samples" for role in ("base", "oracle")]
     with Scratch(f"{name}-{row}-{seed}", inputs) as scratch:
         store = Store(scratch.folder)
-        metrics, features = evaluate_cell(context(task, row, here, folder), store.finished, store.keep)
+        metrics, features = evaluate_cell(context(task, row, here, folder, where), store.finished, store.keep)
         entries, replicates = pack(metrics)
         with atomic(here / "evaluation") as out:
             write_json(out / "metrics.json", entries)
@@ -33,11 +33,10 @@ def run(task: str, row: str, seed: str) -> None:
             write_arrays(out / "features.npz", features)
 
 
-def context(task: str, row: str, here: Path, folder: Path):
+def context(task: str, row: str, here: Path, folder: Path, where):
     from palinode import models
     from palinode.metrics.evaluate import Context
 
-    where, trunk = device(), runtime().lpips_trunk
     data, judge = Path("out/data") / task, Path("models") / task / "judge"
     base, oracle = (cell(task, role, 0) / "samples" for role in ("base", "oracle"))
     facts = read_json(data / "facts.json")
@@ -52,7 +51,8 @@ def context(task: str, row: str, here: Path, folder: Path):
         cost=f"row `{row}` is not unlearned" if row in REFERENCES else read_json(here / "cost.json"),
         settings=read(f"evaluate-{task}"),
         judge=None if models.absent(judge) else judge,
-        judge_reason=models.absent(judge) or "", lpips_trunk=trunk and Path(trunk), device=str(where),
+        judge_reason=models.absent(judge) or "",
+        device=str(where),
     )
 
 

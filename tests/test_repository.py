@@ -215,7 +215,8 @@ def test_ci_fails_when_the_tests_fail(tmp_path):
 
 def shipped() -> dict[str, str]:
     """File below data/ -> SHA-256 of its content, of all but the two that describe the rest."""
-    paths = [path for path in DATA.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    listed = subprocess.run(["git", "ls-files", "-z", "data"], cwd=ROOT, capture_output=True, text=True, check=True)
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
     names = {path.relative_to(DATA).as_posix(): path for path in paths}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(names.items())
             if name not in ("README.md", "build.py")}

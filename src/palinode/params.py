@@ -103,6 +103,7 @@ class Evaluate(Settings):
     splits: Positive = 10  # of the Inception Score
     kid_subset: Positive = 256
     batch: Positive = 64
+    lpips_trunk: str | None = None  # path of torchvision's AlexNet checkpoint; null: LPIPS is reported as absent
 
 
 class UnlearnDefaults(Settings):
@@ -167,7 +168,6 @@ class Runtime(Settings):
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
     threads: Positive = 2
     processes: Positive = 1  # sampling processes (accelerate); any number gives the same bytes
-    lpips_trunk: str | None = None  # path of torchvision's AlexNet checkpoint; null: LPIPS is reported as absent
 
 
 class Params(Settings):

@@ -19,7 +19,7 @@ from palinode.models import Diffuser
 Metrics = dict[str, Metric]
 BITS, SQUARED = "bits/dim", "squared error per pixel"
 NO_MODEL = "the row has samples but no model"
-NO_TRUNK = "no AlexNet checkpoint is set (runtime.lpips_trunk); an untrained backbone is refused"
+NO_TRUNK = "no AlexNet checkpoint is set (evaluate.lpips_trunk); an untrained backbone is refused"
 
 
 @dataclass
@@ -29,8 +29,8 @@ class Context:
     model: loads the cell's model when a piece needs it, None for the row `real`; samples, base, oracle, reference,
     forget: uint8 [N, H, W, C], where sample i of samples, base and oracle comes from the same noise; oracle: or the
     reason why there is none; facts: facts.json of the task (`hit_distance`); cost: cost.json, or the reason why there
-    is none; settings: the task's `evaluate` block; judge: folder, or None with judge_reason; lpips_trunk: AlexNet
-    checkpoint; progress: called with (done, total) inside slow pieces.
+    is none; settings: the task's `evaluate` block; judge: folder, or None with judge_reason; progress: called with
+    (done, total) inside slow pieces.
     """
 
     model: Callable[[], Diffuser] | None
@@ -44,7 +44,6 @@ class Context:
     settings: object
     judge: Path | None = None
     judge_reason: str = "the task has no judge"
-    lpips_trunk: Path | None = None
     device: str = "cpu"
     progress: Callable[[int, int], None] | None = None
     _features: dict = field(default_factory=dict, repr=False)
@@ -253,9 +252,10 @@ def _distance(context: Context, name: str) -> tuple[integrity.Distance | None, s
     if name == "ssim":
         return integrity.ssim(), ""
     if name == "lpips_alex":
-        if context.lpips_trunk is None:
+        trunk = context.settings.lpips_trunk
+        if trunk is None:
             return None, NO_TRUNK
-        return integrity.lpips_alex(context.lpips_trunk, context.device), ""
+        return integrity.lpips_alex(trunk, context.device), ""
     network, reason = _network(context, name)
     return (integrity.lpips_style(network), "") if network else (None, reason)
 

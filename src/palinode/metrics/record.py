@@ -54,16 +54,19 @@ def bootstrap_counts(n: int, replicates: int = REPLICATES, *stream: str) -> np.n
 def from_rate(
     hits: np.ndarray, replicates: int = REPLICATES, *, direction: str, stream: tuple[str, ...] = ()
 ) -> Metric:
-    """The share of true values in a bool array [n], with Wilson's score interval (exact ends at 0 and n hits)."""
+    """The share of true values in a bool array [n], with Wilson's score interval."""
     hits = np.asarray(hits, dtype=bool)
     n, share = len(hits), float(np.mean(hits))
+    drawn = bootstrap_counts(n, replicates, *stream) @ hits / n
+    return Metric(share, *wilson(share, n), n, "fraction", direction, "wilson", drawn)
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a share of n trials, with exact ends at 0 and 1."""
     z2 = _normal_quantile() ** 2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * share * (1 - share) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
-    lo = 0.0 if share == 0 else centre - half
-    hi = 1.0 if share == 1 else centre + half
-    drawn = bootstrap_counts(n, replicates, *stream) @ hits / n
-    return Metric(share, lo, hi, n, "fraction", direction, "wilson", drawn)
+    return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
 
 
 def from_samples(values: np.ndarray, replicates: int = REPLICATES, *, unit: str, direction: str) -> Metric:

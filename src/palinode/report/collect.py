@@ -17,6 +17,7 @@ import numpy as np
 
 from palinode import io, seeds
 from palinode.errors import UserError
+from palinode.metrics.record import wilson
 
 REFERENCE_ROWS = ("real", "base", "oracle")  # the scale the other rows are read on; always seed 0
 HEADLINE = ("inception_score_judge", "nll_forget", "eps_error_forget", "forget_rate", "kid_judge",
@@ -74,7 +75,10 @@ class Row:
         return self.name in REFERENCE_ROWS
 
     def estimate(self, metric: str) -> Estimate:
-        """One seed: its own interval. Several: mean with a 95 % t interval over seeds; absent if one seed is."""
+        """One seed: its own interval. Several: mean with a 95 % t interval over seeds; absent if one seed is.
+
+        Rates are pooled instead, since seeds without a single hit would make an interval of no width.
+        """
         parts = [cell.estimate(metric) for cell in self.cells]
         if len(parts) == 1:
             return parts[0]
@@ -83,11 +87,15 @@ class Row:
                 return Estimate(reason=f"seed {cell.seed}: {part.reason}", direction=part.direction)
         if len({part.value for part in parts}) == 1 and {part.interval for part in parts} == {"none"}:
             return parts[0]  # an exact count, the same for every seed
-        values = np.array([part.value for part in parts])
+        replicates = combine_replicates([part.replicates for part in parts])
+        samples, values = sum(part.samples for part in parts), np.array([part.value for part in parts])
+        if {part.interval for part in parts} == {"wilson"}:
+            rate = sum(part.value * part.samples for part in parts) / samples
+            return Estimate(rate, *wilson(rate, samples), samples, "wilson", "", parts[0].direction, samples, replicates)
         half = t_half_width(values)
         mean = float(values.mean())
         return Estimate(mean, mean - half, mean + half, len(values), "t", "", parts[0].direction,
-                        sum(part.samples for part in parts), combine_replicates([part.replicates for part in parts]))
+                        samples, replicates)
 
 
 @dataclass(frozen=True)

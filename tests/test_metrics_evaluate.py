@@ -1,0 +1,142 @@
+"""A whole cell at tiny size: names, absences, pairing, resume."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from palinode import judge, models
+from palinode.metrics import evaluate, features
+
+UNET = {"sample_size": 16, "in_channels": 1, "out_channels": 1, "block_out_channels": [8, 16], "layers_per_block": 1,
+        "down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "norm_num_groups": 4}  # fmt: skip
+SCHEDULER = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+SETTINGS = SimpleNamespace(
+    held=3, probes=2, ode_steps=2, eps_levels=4, eps_draws=2, denoise_from=10, denoise_draws=2, bootstrap=20, splits=2,
+    kid_subset=40, batch=16,
+)  # fmt: skip
+
+
+def random_images(seed: int, n: int) -> np.ndarray:
+    return np.random.Generator(np.random.PCG64(seed)).integers(0, 256, (n, 16, 16, 1), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def judge_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judge") / "judge"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        judge.save(judge.Judge(16, 1, 10), folder, {})
+    return folder
+
+
+@pytest.fixture
+def context(judge_folder):
+    net = models.create(UNET, SCHEDULER, seed=1)
+    return evaluate.Context(
+        model=lambda: net, samples=random_images(0, 80), base=random_images(1, 80), oracle=random_images(2, 80),
+        reference=random_images(3, 90), forget=random_images(4, 1), facts={"hit_distance": 1.0},
+        cost={"forward": 640, "backward": 320, "steps": 5}, settings=SETTINGS, judge=judge_folder,
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def without_efficientnet(monkeypatch):
+    """The optional network costs seconds a test; it has a test of its own."""
+
+    def missing(device):
+        raise ModuleNotFoundError("No module named 'efficientnet_lite_pytorch'", name="efficientnet_lite_pytorch")
+
+    monkeypatch.setattr(features, "EfficientNetLite0", missing_class(missing))
+
+
+def missing_class(raises):
+    return type("EfficientNetLite0", (), {"name": "efficientnet_lite0", "__new__": lambda cls, device: raises(device)})
+
+
+def test_every_metric_has_a_value_or_a_reason(context):
+    before = torch.get_rng_state()
+    metrics, found = evaluate.evaluate_cell(context)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert set(found) == {"judge"} and found["judge"].shape == (80, 64) and found["judge"].dtype == np.float32
+    absent = {name for name, metric in metrics.items() if metric.value is None}
+    assert absent == {name for name in metrics if name.endswith(("efficientnet_lite0", "lpips_alex"))}
+    assert all(metric.reason for name, metric in metrics.items() if name in absent)
+    assert {"nll_forget", "nll_held", "eps_error_forget", "eps_error_held", "forget_rate", "inception_score_judge",
+            "kid_judge", "fid_judge", "precision_judge", "recall_judge", "denoise_similarity_judge", "integrity_judge",
+            "change_judge", "integrity_ssim", "change_ssim", "oracle_change_judge", "oracle_similarity_judge",
+            "forward_passes", "backward_passes"} == set(metrics) - absent  # fmt: skip
+    assert metrics["forward_passes"].value == 640 and metrics["nll_forget"].n == 2 and metrics["nll_held"].n == 3
+
+
+def test_base_row_is_untouched_and_oracle_row_is_the_oracle(context):
+    context.samples = context.base
+    row = evaluate.PIECES["integrity_judge"](context) | evaluate.PIECES["integrity_ssim"](context)
+    assert [row[name].value for name in ("integrity_judge", "change_judge", "integrity_ssim", "change_ssim")] == [
+        1,
+        0,
+        1,
+        0,
+    ]
+    context.samples = context.oracle
+    assert evaluate.PIECES["oracle"](context)["oracle_similarity_judge"].value == 1
+
+
+def test_what_is_missing_is_said(context):
+    context.model, context.oracle, context.cost = None, "no retrained model", "nothing was unlearned"
+    context.judge, context.judge_reason = None, "the task names no judge"
+    metrics, found = evaluate.evaluate_cell(context)
+    assert found == {}
+    assert metrics["nll_forget"].reason == evaluate.NO_MODEL == metrics["eps_error_held"].reason
+    assert metrics["oracle_change_judge"].reason == "no retrained model"
+    assert metrics["backward_passes"].reason == "nothing was unlearned"
+    assert {metrics[name].reason for name in metrics if name.endswith("_judge") and "oracle" not in name} == {
+        "the task names no judge"
+    }
+    assert metrics["integrity_ssim"].value is not None and metrics["integrity_lpips_alex"].reason == evaluate.NO_TRUNK
+
+
+def test_names_do_not_depend_on_what_is_missing(context):
+    present, _ = evaluate.evaluate_cell(context)
+    context.model, context.judge, context.oracle, context.cost = None, None, "none", "none"
+    del context.networks
+    missing, _ = evaluate.evaluate_cell(context)
+    assert set(missing) == set(present)
+    for name, metric in present.items():
+        assert (metric.unit, metric.direction) == (
+            missing[name].unit,
+            missing[name].direction,
+        ) or metric.value is None, name
+
+
+def test_unpaired_samples_are_not_compared(context):
+    context.samples = context.samples[:50]
+    assert "50 samples do not pair with 80" in evaluate.PIECES["integrity_ssim"](context)["integrity_ssim"].reason
+
+
+def test_another_schedule_leaves_the_likelihood_out(context):
+    net = models.create(UNET, SCHEDULER | {"beta_schedule": "scaled_linear"}, seed=1)
+    context.model = lambda: net
+    metrics = evaluate.nll(context)
+    assert "linear schedule" in metrics["nll_held"].reason and metrics["nll_held"].unit == "bits/dim"
+
+
+def test_finished_pieces_are_not_computed_again(context, monkeypatch):
+    pieces = {name: evaluate.PIECES[name] for name in ("cost", "forget_rate", "integrity_judge")}
+    monkeypatch.setattr(evaluate, "PIECES", pieces)
+    store = {}
+    whole, _ = evaluate.evaluate_cell(context, store.get, store.__setitem__)
+    assert set(store) == set(pieces)
+    monkeypatch.setattr(evaluate, "PIECES", dict.fromkeys(pieces))  # calling any of them would now fail
+    again, _ = evaluate.evaluate_cell(context, store.get, store.__setitem__)
+    assert again == whole
+
+
+def test_seed_rows_are_paired(context):
+    one = evaluate.forget_rate(context)["forget_rate"]
+    context.samples = np.concatenate([context.forget, context.samples[1:]])
+    del context.hits
+    two = evaluate.forget_rate(context)["forget_rate"]
+    difference = two.replicates - one.replicates
+    assert two.value == pytest.approx(1 / 80) and (difference >= 0).all() and difference.max() > 0

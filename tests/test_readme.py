@@ -1,0 +1,98 @@
+"""README.md says what results/published/ and dvc.yaml say."""
+
+import json
+from pathlib import Path
+
+import pytest
+import readme
+
+from palinode.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+AGAIN = "README.md is out of date: run `make readme`"
+CHART = """flowchart TD
+\tnode1["plan"]
+\tnode2["prepare"]
+\tnode3["report"]
+\tnode1-->node2
+\tnode1-->node3
+\tnode2-->node3
+"""
+CSV = """family,task,method,seed,metric,value,lo,hi,n,interval,reason
+data,tshirt,base,0,nll_forget,1.25,1.2,1.3,8,bootstrap,
+data,tshirt,base,all,nll_forget,1.25,1.2,1.3,8,bootstrap,
+data,tshirt,siss-05,0,nll_forget,6,5.5,6.5,8,bootstrap,
+data,tshirt,siss-05,1,nll_forget,8,7.5,8.5,8,bootstrap,
+data,tshirt,siss-05,all,nll_forget,7,-5.7,19.7,2,t,
+data,tshirt,siss-05,all,forget_rate,,,,0,none,no samples
+"""
+CLAIMS = [
+    {"id": "one", "statement": "SISS 0.5 | No-IS", "table": "t", "task": "tshirt", "verdict": "fails", "share": 0.01,
+     "published": True, "reason": ""},
+    {"id": "two", "statement": "p falls", "table": "t", "task": "", "verdict": "untested", "share": None,
+     "published": None, "reason": "too few samples"},
+]  # fmt: skip
+ENVIRONMENT = {"python": "3.11.2", "libraries": {"torch": "2", "diffusers": "0.4", "dvc": "3"}, "cuda": None,
+               "cpu": "a CPU", "threads": 2, "commit": "0" * 40}  # fmt: skip
+
+
+def block(text: str, name: str) -> str:
+    """What `readme.insert` put between the marks."""
+    return text.partition(f"<!-- {name}:begin -->\n")[2].partition(f"\n<!-- {name}:end -->")[0]
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A repository root with a small published run and this project's reference tables."""
+    folder = tmp_path / readme.PUBLISHED
+    folder.mkdir(parents=True)
+    (tmp_path / "reference").symlink_to(ROOT / "reference")
+    (folder / "metrics.csv").write_text(CSV)
+    (folder / "params.yaml").write_text("seeds: [0, 1]\nrows: {siss-05: {paper: siss_0.5}}\n")
+    (folder / "COMMIT").write_text("0" * 40 + "\n")
+    for name, value in (("claims", CLAIMS), ("environment", ENVIRONMENT), ("timings", {"`make repro`": 725.4})):
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    return tmp_path
+
+
+def test_numbers_in_the_readme_are_the_published_ones():
+    assert (ROOT / readme.PUBLISHED).is_dir(), "results/published/ does not exist yet: publish a finished run"
+    assert block((ROOT / "README.md").read_text(encoding="utf-8"), "results") == readme.results(ROOT), AGAIN
+
+
+def test_graph_in_the_readme_is_that_of_dvc():
+    assert block((ROOT / "README.md").read_text(encoding="utf-8"), "dag") == readme.graph(ROOT), AGAIN
+
+
+def test_block_has_numbers_claims_and_times(published):
+    text = readme.results(published)
+    assert "seeds 0, 1" in text
+    assert "| siss-05 | 7.00 [−5.70, 19.7] · *8.09* | – · *0* |" in text
+    assert "| base | 1.25 [1.20, 1.30] · *1* | – · *0.74* |" in text
+    assert "Claims: 0 holds, 1 fails, 0 undecided, 1 untested" in text
+    assert "| SISS 0.5 \\| No-IS | `t` | true | fails | 1 % |" in text and "p falls" not in text
+    assert "| `make repro` | 0:12:05 |" in text
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "params.yaml", "COMMIT", "claims.json"])
+def test_a_missing_file_is_named(published, name):
+    (published / readme.PUBLISHED / name).unlink()
+    with pytest.raises(UserError, match=name):
+        readme.results(published)
+
+
+def test_times_may_be_absent(published):
+    (published / readme.PUBLISHED / "timings.json").unlink()
+    assert "No timings were recorded" in readme.results(published)
+
+
+def test_implied_edges_are_left_out():
+    assert readme.reduced(CHART) == "flowchart TD\n    plan --> prepare\n    prepare --> report\n"
+
+
+def test_a_block_is_replaced_and_found_again():
+    text = readme.insert("a\n<!-- x:begin -->\nold\n<!-- x:end -->\nb\n", "x", "new\n\nlines")
+    assert text == "a\n<!-- x:begin -->\nnew\n\nlines\n<!-- x:end -->\nb\n"
+    assert block(text, "x") == "new\n\nlines"
+    with pytest.raises(UserError, match="`y` are missing"):
+        readme.insert(text, "y", "")
