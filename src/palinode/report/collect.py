@@ -91,7 +91,8 @@ class Row:
         samples, values = sum(part.samples for part in parts), np.array([part.value for part in parts])
         if {part.interval for part in parts} == {"wilson"}:
             rate = sum(part.value * part.samples for part in parts) / samples
-            return Estimate(rate, *wilson(rate, samples), samples, "wilson", "", parts[0].direction, samples, replicates)
+            lo, hi = wilson(rate, samples)
+            return Estimate(rate, lo, hi, samples, "wilson", "", parts[0].direction, samples, replicates)
         half = t_half_width(values)
         mean = float(values.mean())
         return Estimate(mean, mean - half, mean + half, len(values), "t", "", parts[0].direction,
