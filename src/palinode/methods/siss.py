@@ -32,6 +32,17 @@ def weights(log_r: Tensor, lam: float) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(-log_r - shift) / (1 - lam), torch.sigmoid(log_r + shift) / lam
 
 
+def _groups(in_x: Tensor, in_a: Tensor) -> list[tuple[Tensor, str]]:
+    """(rows, names of the terms they take part in). Group sizes are multiples of an eighth of the batch: few shapes, so
+    that a backend prepares its kernels once; the surplus takes part in both terms, which is always right.
+    """
+    unit = max(1, len(in_x) // 8)
+    only_x, only_a = (rows.nonzero().flatten() for rows in (in_x & ~in_a, in_a & ~in_x))
+    cut_x, cut_a = (len(rows) // unit * unit for rows in (only_x, only_a))
+    both = torch.cat([(in_x & in_a).nonzero().flatten(), only_x[cut_x:], only_a[cut_a:]])
+    return [(only_x[:cut_x], "x"), (only_a[:cut_a], "a"), (both, "xa")]
+
+
 @dataclass(frozen=True)
 class SISS(Superfactor):
     """l_{s,lam} = E[w_x ||eps_x(m) - eps_theta(m,t)||^2 - s k/(n-k) w_a ||eps_a(m) - eps_theta(m,t)||^2], m ~ q_lam.
@@ -52,8 +63,8 @@ class SISS(Superfactor):
         in_x, in_a = (w > self.tolerance * w.sum() / len(w) for w in (w_x, w_a))
         terms = {"x": (batch.x, w_x.to(m)), "a": (batch.a, w_a.to(m))}
         total = {name: m.new_zeros(()) for name in terms}
-        for rows, names in ((in_x & ~in_a, "x"), (in_a & ~in_x, "a"), (in_x & in_a, "xa")):
-            if not rows.any():
+        for rows, names in _groups(in_x, in_a):
+            if not len(rows):
                 continue
             prediction = model.predict(m[rows], batch.t[rows])
             for name in names:
