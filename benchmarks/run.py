@@ -1,0 +1,180 @@
+"""Measure the project's cost promises: run.py [NAME …] [--quick]. What each measures, and the targets: README.md."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import startup as imports
+from common import HERE, REPOSITORY, Project, measured, only, parameters, worker
+
+RESULTS = HERE / "results.json"
+TASK, LARGE, ROW = "tshirt", "celebahq", "siss-05"
+
+
+def most(value: float, limit: float) -> dict:
+    return {"target": f"<= {limit:g}", "met": value <= limit}
+
+
+def least(value: float, limit: float) -> dict:
+    return {"target": f">= {limit:g}", "met": value >= limit}
+
+
+def siss(quick: bool) -> list[dict]:
+    """SISS step / plain step of the same batch."""
+    records = []
+    for case, limit in {"16px": 1.30, "28px": 1.10, "28px-paper": 1.10, "256px": 1.05}.items():
+        rest = ["quick"] if quick else []
+        record = {"case": case} | worker("siss.py", "time", case, *rest)
+        record |= most(record["siss/naive"], limit)
+        for form in ("naive", "siss", "two-backward"):
+            record[f"GiB {form}"] = worker("siss.py", "memory", case, form, *rest)["peak"]
+        records.append(record)
+    return records
+
+
+def sampling(quick: bool) -> list[dict]:
+    """Share of the sampling loop inside the network."""
+    record = {"case": "ddpm"} | worker("sampling_loop.py", *((8, 5, 2) if quick else (64, 50, 7)))
+    return [record | least(record["inside"], 0.95)]
+
+
+def startup(quick: bool) -> list[dict]:
+    """Fixed cost of a process of each stage."""
+    records = []
+    for stage in imports.LATE:
+        seconds, gib = imports.seconds(stage, 1 if quick else 5)
+        diffusers = "never imported" if stage in imports.WITHOUT_DIFFUSERS else ""
+        records.append({"stage": stage, "seconds": seconds, "GiB": gib, "diffusers": diffusers} | most(seconds, 5))
+    return records
+
+
+def celebahq_cell(quick: bool) -> list[dict]:
+    """One full cell on the CelebA-HQ-256 architecture."""
+    size, params = 64 if quick else 256, only(parameters(), LARGE, ROW, steps=1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        task = params["tasks"][LARGE]
+        task |= {
+            "base": str(folder / "weights"),
+            "data": {"images": str(folder / "faces"), "forget": ["00000.jpg"], "size": size},
+            "unlearn": task.get("unlearn", {}) | {"batch": 1, "accumulate": 2},
+            "sample": task.get("sample", {}) | {"count": 2, "steps": 2, "chunk": 2},
+            "evaluate": {
+                "held": 1, "probes": 1, "ode_steps": 1, "eps_levels": 1, "eps_draws": 1, "denoise_from": 1,
+                "denoise_draws": 1, "bootstrap": 10, "splits": 1, "kid_subset": 2, "batch": 1,
+            },
+        }  # fmt: skip
+        measured([sys.executable, str(HERE / "networks.py"), LARGE, str(folder / "weights"), str(size)])
+        project = Project(folder, params)
+        records = [project.stage("plan"), project.stage("prepare", LARGE), project.stage("judge", LARGE)]
+        records += [project.stage("pretrain", LARGE, role) for role in ("base", "oracle")]
+        records += cell(project, LARGE)
+        cost = json.loads((folder / "out/cells" / LARGE / ROW / "0/cost.json").read_text())
+        assert cost["steps"] == 1 and cost["forward"] == 2, cost
+    for record in records:
+        record |= most(record["GiB"], 20)
+    return records
+
+
+def pipeline(quick: bool) -> list[dict]:
+    """Share of a default cell's time inside networks."""
+    params = parameters()
+    params = only(params, TASK, ROW, steps=5 if quick else None)
+    if quick:
+        task = params["tasks"][TASK]
+        task |= {"sample": task.get("sample", {}) | {"count": 16, "steps": 5, "chunk": 16}}
+        task |= {"evaluate": {"held": 2, "probes": 1, "ode_steps": 2, "eps_levels": 2, "eps_draws": 2, "kid_subset": 8,
+                              "denoise_from": 3, "denoise_draws": 2, "bootstrap": 10, "splits": 2}}  # fmt: skip
+    with tempfile.TemporaryDirectory() as name:
+        project = Project(Path(name), params)
+        records = [project.stage("plan"), project.stage("prepare", TASK)]
+        for role in ("base", "oracle", "judge"):
+            trained, here = REPOSITORY / "models" / TASK / role, Path(name) / "models" / TASK / role
+            if trained.is_dir():
+                shutil.copytree(trained, here)
+            elif role == "base":
+                measured([sys.executable, str(HERE / "networks.py"), TASK, str(here)])
+            elif role == "oracle":
+                here.mkdir(parents=True)
+                (here / "absent.txt").write_text("not trained here\n")
+            else:
+                records.append(project.stage("judge", TASK))
+        records += cell(project, TASK)
+    for record in records:
+        assert not (record["diffusers"] and record["script"] in imports.WITHOUT_DIFFUSERS), record
+    mine = [record for record in records if f"{ROW} 0" in record["stage"]]
+    records.append({"stage": "one cell"} | {k: sum(r[k] for r in mine) for k in ("seconds", "networks", "imports")})
+    for record in records:
+        record["inside"] = record["networks"] / record["seconds"]
+    records[-1] |= least(records[-1]["inside"], 0.75)
+    return records
+
+
+def cell(project: Project, task: str) -> list[dict]:
+    """The stages of one cell, and the reference samples that its metrics are paired with."""
+    records = [project.stage("sample", task, role, "0") for role in ("base", "oracle")]
+    return records + [project.stage(stage, task, ROW, "0") for stage in ("unlearn", "sample", "evaluate")]
+
+
+BENCHMARKS = {
+    "siss": siss,
+    "sampling": sampling,
+    "startup": startup,
+    "celebahq-cell": celebahq_cell,
+    "pipeline": pipeline,
+}
+HIDDEN = ("wall", "script")  # in the file, not in the table
+
+
+def table(records: list[dict]) -> str:
+    """The records as aligned text."""
+    heads = list(dict.fromkeys(key for record in records for key in record if key not in HIDDEN))
+    lines = [heads] + [[show(record.get(head, "")) for head in heads] for record in records]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def show(value: object) -> str:
+    if isinstance(value, list):
+        return " … ".join(map(show, value))
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def machine() -> dict:
+    """What the numbers were measured on. A load above 0.5 at the start means that something else was running."""
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers")}
+    return {"platform": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count(),
+            "load": round(os.getloadavg()[0], 2), **versions}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; writes no results")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"unknown benchmark {unknown[0]!r}: choose of {', '.join(BENCHMARKS)}")
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    missed = 0
+    for name in arguments.names or BENCHMARKS:
+        here = machine()
+        records = BENCHMARKS[name](arguments.quick)
+        print(f"\n{name}: {BENCHMARKS[name].__doc__} (load at the start {here['load']})\n{table(records)}", flush=True)
+        missed += sum(not record.get("met", True) for record in records)
+        results[name] = {"machine": here, "records": records}
+        if not arguments.quick:
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(f"\n{missed} target(s) missed" if missed else "\nevery target met")
+
+
+if __name__ == "__main__":
+    main()

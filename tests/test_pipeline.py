@@ -1,0 +1,190 @@
+"""What `dvc repro` and `dvc exp run` run and leave alone, in copies of one finished tiny project."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from project import ROOT, Project
+
+SISS, SUPERFACTOR = "src/palinode/methods/siss.py", "src/palinode/methods/_superfactor.py"
+METHOD = '''"""Half deletion: keep training on the retain set, at half strength."""
+
+from dataclasses import dataclass
+
+from palinode.methods import Method
+
+
+@dataclass(frozen=True)
+class HalfDeletion(Method):
+    """L = share * E_{x in X\\\\A} E_{t,eps} ||eps - eps_theta(x_t, t)||^2."""
+
+    share: float = 0.5
+
+    def losses(self, model, batch):
+        x_t = model.schedule.add_noise(batch.x, batch.eps, batch.t)
+        return {"x": self.share * (batch.eps - model.predict(x_t, batch.t)).square().sum() / len(batch.x)}
+
+    def combine(self, grads):
+        return grads["x"], {}
+'''
+
+
+def cells(row: str, seed: int = 0) -> set[str]:
+    """The three stages of one cell."""
+    return {f"{stage}-data@tiny-{row}-{seed}" for stage in ("unlearn", "sample", "evaluate")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Project, Project]:
+    """Two copies of one commit, each brought up to date by `dvc repro -f`; the first is committed with its lock."""
+    place = tmp_path_factory.mktemp("pipeline")
+    first = Project.create(place / "first")
+    second = first.clone(place / "second")
+    with ThreadPoolExecutor(2) as pool:
+        for ran in pool.map(lambda project: project.repro("-f"), (first, second)):
+            assert len(ran) == 19
+    first.commit()
+    return first, second
+
+
+@pytest.fixture
+def project(finished, tmp_path) -> Project:
+    """A copy to change."""
+    return finished[0].copy(tmp_path / "project")
+
+
+def test_two_forced_runs_give_the_same_lock(finished):
+    first, second = (project.folder / "dvc.lock" for project in finished)
+    assert first.read_text() == second.read_text()
+    for name in ("models", "results/metrics.csv"):
+        assert finished[0].digest(name) == finished[1].digest(name)
+    assert not finished[0].leftovers() and not finished[0].scratch.exists() or not any(finished[0].scratch.iterdir())
+
+
+def test_nothing_changed_runs_nothing(project):
+    project.repro()  # DVC's own notes about files were left behind in the copy
+    started = time.monotonic()
+    assert project.repro() == set()
+    seconds = time.monotonic() - started
+    print(f"dvc repro with nothing to do: {seconds:.1f} s")
+    assert seconds < 15  # 5 on an idle machine
+
+
+def test_a_learning_rate_reruns_its_cells(project):
+    lock, table = project.lock, project.digest("results/metrics.csv")
+    project.change("rows/siss-05/lr", 2e-3)
+    assert project.repro() == {"plan", "report"} | cells("siss-05")
+    assert project.digest("results/metrics.csv") != table
+    project.change("rows/siss-05/lr", 1e-3)
+    assert project.repro() == set(), "the run cache has all of it"
+    assert project.lock == lock and project.digest("results/metrics.csv") == table
+
+
+def test_a_comment_or_docstring_reruns_the_plan_alone(project):
+    project.edit(SISS, '"""SISS: ', '# A comment.\n"""Again, SISS: ')
+    project.edit("src/palinode/gradients.py", '"""Combining ', '"""On combining ')
+    project.edit("stages/pretrain.py", "    from palinode.pretraining", "    # lazily\n    from palinode.pretraining")
+    assert project.repro() == {"plan"}
+    project.git("checkout", "-q", ".")
+    assert project.repro() == set()
+
+
+def test_a_methods_code_reruns_its_cells(project):
+    project.edit(SISS, "+ sigma * batch.eps", "+ 0.9 * sigma * batch.eps")
+    assert project.repro() == {"plan", "report"} | cells("siss-05")
+    project.git("checkout", "-q", "src")
+    assert project.repro() == set(), "the run cache has all of it"
+    assert project.git("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "expected"),
+    [
+        ("gradients", "ratio * g_x.norm()", "2 * ratio * g_x.norm()", ["unlearn-data@tiny-siss-05-0"]),
+        ("report/tables", "import ", "CONSTANT = 1\nimport ", ["report"]),
+    ],
+)
+def test_a_shared_module_reruns_what_imports_it(project, module, old, new, expected):
+    file = project.folder / f"src/palinode/{module}.py"
+    file.write_text(file.read_text().replace(old, new, 1))
+    assert project.repro("plan") == {"plan"}
+    assert sorted(json.loads(project.dvc("status", "--json"))) == expected
+
+
+def test_a_fresh_clone_trains_nothing(finished, tmp_path):
+    clone = finished[0].clone(tmp_path / "clone")
+    assert clone.repro("gate@tiny", "retrain@tiny") == {"plan", "prepare@tiny"}  # `pretrain` and `judge` precede `gate`
+    assert clone.git("status", "--porcelain") == ""
+
+
+def test_axes_can_be_chosen_on_the_command_line(project):
+    project.dvc("exp", "run", "-S", "data.rows=[siss-05]", "-S", "seeds=[7]")
+    assert cells("siss-05", seed=7) < set(project.lock)
+    table = (project.folder / "results/metrics.csv").read_text().splitlines()
+    assert {line.split(",")[2] for line in table[1:]} == {"real", "base", "oracle", "siss-05"}
+    assert {line.split(",")[3] for line in table if ",siss-05," in line} == {"7", "all"}
+    unchanged = set(project.lock) - cells("siss-05", seed=7) - {"plan", "report"}
+    before = yaml.safe_load(project.git("show", "HEAD:dvc.lock"))["stages"]
+    assert all(project.lock[name] == before[name] for name in unchanged)
+
+
+def test_a_queued_sweep_runs_the_code_it_carries(project):
+    """The code is changed while the experiments are queued, and changed back before they run: only their own copies,
+    neither the workspace nor an installed package, can write the extra column."""
+    project.edit(SUPERFACTOR, '"skipped": float(s == 0.0)', '"skipped": float(s == 0.0), "marker": 1.0')
+    project.dvc("exp", "run", "--queue", "-S", "rows.siss-05.options.lam=0.2,0.8")
+    project.git("checkout", "-q", ".")
+    project.dvc("exp", "run", "--run-all", "--jobs", "2")
+    found = {}
+    for revision in project.git("for-each-ref", "--format=%(refname)", "refs/exps").split():
+        if project.run("git", "cat-file", "-e", f"{revision}:dvc.lock", check=False).returncode == 0:
+            lam = yaml.safe_load(project.git("show", f"{revision}:params.yaml"))["rows"]["siss-05"]["options"]["lam"]
+            outs = yaml.safe_load(project.git("show", f"{revision}:dvc.lock"))["stages"]["unlearn-data@tiny-siss-05-0"]
+            digest = next(out["md5"] for out in outs["outs"] if out["path"].endswith("training.csv"))
+            found[lam] = (project.folder / ".dvc/cache/files/md5" / digest[:2] / digest[2:]).read_text()
+    assert {0.2, 0.8} <= set(found), f"experiments: {sorted(found)}"
+    assert all("marker" in found[lam].splitlines()[0].split(",") for lam in (0.2, 0.8))
+    assert found[0.2] != found[0.8]
+    assert "marker" not in (project.folder / SUPERFACTOR).read_text()
+
+
+def test_a_new_method_is_one_file_one_block_and_its_name(project):
+    assert len(METHOD.splitlines()) <= 20
+    lock = project.lock
+    (project.folder / "src/palinode/methods/half_deletion.py").write_text(METHOD)
+    project.change("rows/half", {"method": "half_deletion", "lr": 1e-3, "steps": 4})
+    project.change("data/rows", ["naive", "siss-05", "half"])
+    assert project.repro() == {"plan", "report"} | cells("half")
+    assert ",half," in (project.folder / "results/metrics.csv").read_text()
+    (project.folder / "src/palinode/methods/half_deletion.py").unlink()
+    project.git("checkout", "-q", "params.yaml", "dvc.lock")
+    assert project.repro() <= {"report"}
+    assert project.lock == lock, "what the removed row left behind is no input of anything"
+
+
+# The graph itself
+
+
+def stages() -> dict[str, dict]:
+    return yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.mark.parametrize("name", stages())
+def test_stages_can_use_the_run_cache(name):
+    """No stage without inputs or outputs, none that always runs, none whose outputs outlive it."""
+    stage = stages()[name]
+    outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
+    flags = {flag for out in outs if isinstance(out, dict) for options in out.values() for flag in options}
+    assert stage["deps"] and outs
+    assert not {"persist", "push"} & flags and not {"always_changed", "frozen"} & set(stage)
+    assert stage["cmd"].startswith("PYTHONPATH=src python stages/"), "a copy runs the code it carries"
+    axes = stage.get("matrix", {}).values()
+    assert all(isinstance(value, str | int) for axis in axes if isinstance(axis, list) for value in axis)
+
+
+def test_every_script_is_a_stage():
+    used = {word for stage in stages().values() for word in stage["cmd"].split() if word.startswith("stages/")}
+    assert used == {path.relative_to(ROOT).as_posix() for path in Path(ROOT / "stages").glob("*.py")}
