@@ -71,13 +71,19 @@ def test_a_name_the_project_does_not_know(project):
     assert "missing out/plan/unlearn-tiny-siss-5.json" in words
 
 
-def pictures(project: Project) -> None:
-    """Make the task's images a folder of five PNGs."""
+@pytest.fixture(scope="module")
+def album(ready, tmp_path_factory) -> Project:
+    """The task's images are a folder of five PNGs."""
+    project = ready.copy(tmp_path_factory.mktemp("album") / "project")
     (project.folder / "pictures").mkdir()
     for i, image in enumerate(np.load(project.folder / "data/train.npy")[:5]):
         Image.fromarray(image[..., 0]).save(project.folder / f"pictures/{i}.png")
     project.change("tasks/tiny/data/images", "pictures")
     project.change("tasks/tiny/data/forget", ["4.png"])
+    project.stage("plan")
+    project.stage("prepare", "tiny")
+    shutil.rmtree(project.folder / "out/data")
+    return project
 
 
 def k_is_0(project):
@@ -103,7 +109,6 @@ def wrong_size(project):
 
 def no_pictures(project):
     shutil.rmtree(project.folder / "pictures")
-    project.change("tasks/tiny/data/forget", "data/forget.npy")
 
 
 def truncated(project):
@@ -123,11 +128,11 @@ def truncated(project):
         (truncated, r"data/reference\.npy is not a complete \.npy array"),
     ],
 )
-def test_bad_images_end_prepare(project, spoil, words):
-    pictures(project)
+def test_bad_images_end_prepare(album, tmp_path, spoil, words):
+    project, before = album.copy(tmp_path / "project"), album.parameters
     spoil(project)
-    shutil.rmtree(project.folder / "out/data")
-    project.stage("plan")
+    if project.parameters != before:
+        project.stage("plan")
     assert re.search(words, refused(project, "prepare", "tiny", output="out/data/tiny"))
 
 
@@ -186,7 +191,7 @@ def test_a_disk_that_refuses_is_named(project, stage, arguments, limit, output):
     if output != f"{CELL}/model":
         shutil.rmtree(project.folder / output)
     words = refused(project, stage, *arguments, output=output, preexec_fn=small_files(limit))
-    assert re.search(r"cannot write .*: File too large", words)
+    assert re.search(r"cannot write .*File too large", words)
 
 
 def test_two_processes_on_one_cell(project):

@@ -14,7 +14,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     io.write_array(tmp_path / "a.npy", np.zeros(3))
-    monkeypatch.setattr(np, "save", refuse)
+    monkeypatch.setattr(np.lib.format, "write_array", refuse)
     with pytest.raises(UserError, match=r"cannot write .*a\.npy: No space left on device"):
         io.write_array(tmp_path / "a.npy", np.ones(3))
     assert [p.name for p in tmp_path.iterdir()] == ["a.npy"]

@@ -13,8 +13,8 @@ UNET = {"sample_size": 16, "in_channels": 1, "out_channels": 1, "block_out_chann
         "down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "norm_num_groups": 4}  # fmt: skip
 SCHEDULER = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 SETTINGS = SimpleNamespace(
-    held=3, probes=2, ode_steps=2, eps_levels=4, eps_draws=2, denoise_from=10, denoise_draws=2, bootstrap=20, splits=2,
-    kid_subset=40, batch=16,
+    lpips_trunk=None, held=3, probes=2, ode_steps=2, eps_levels=4, eps_draws=2, denoise_from=10, denoise_draws=2,
+    bootstrap=20, splits=2, kid_subset=40, batch=16,
 )  # fmt: skip
 
 

@@ -69,32 +69,46 @@ def first_step(log: str) -> int:
     return int(re.search(rf"(\d+)/{STEPS} ", log)[1])
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_killed_stage_continues_to_the_same_bytes(ready, tmp_path, stage):
+def break_and_mend(ready: Project, place: Path, stage: str) -> tuple[dict, dict, Project]:
+    """Kill the stage twice and let it finish: the digests of its output undisturbed and mended, and the mended project.
+
+    Asserts that a piece that was finished is never made again; a training run continues from its last checkpoint.
+    """
     arguments, output, pattern, between = STAGES[stage]
-    whole, broken = (ready.copy(tmp_path / name) for name in ("whole", "broken"))
-    chance, log, training = random.Random(stage), tmp_path / "log", pattern == "checkpoint.pt"
-    started = None
-    with ThreadPoolExecutor(1) as pool:
-        undisturbed = pool.submit(whole.stage, stage, *arguments)
-        for moment in range(2):
-            after, delay = chance.randint(*between) // (moment + 1) or 1, chance.uniform(0, 0.05)
-            done = pieces(broken, pattern)
-            if training and done:
-                started = torch.load(next(iter(done)), weights_only=True)["step"]
-            kill(broken, broken.command(stage, *arguments), pattern, after, delay, log)
-            if training:
-                assert first_step(log.read_text()) == (started or 0)
-            else:
-                assert done.items() <= pieces(broken, pattern).items(), "a finished piece was made again"
-        done = pieces(broken, pattern)
-        last = torch.load(next(iter(done)), weights_only=True)["step"] if training else None
-        finishing = broken.stage(stage, *arguments)
-        undisturbed.result()
-    if training:  # a checkpoint every twentieth of the work: that much is lost at most
-        assert last % (STEPS // 20) == 0 and first_step(finishing.stderr) == last >= (started or 0)
-    assert broken.digest(output) == whole.digest(output)
-    assert not any(broken.scratch.iterdir()) and not broken.leftovers()
+    whole, broken = (ready.copy(place / stage / name) for name in ("whole", "broken"))
+    chance, log, training = random.Random(stage), place / stage / "log", pattern == "checkpoint.pt"
+
+    def resumes_at() -> int:
+        return next((torch.load(path, weights_only=True)["step"] for path in pieces(broken, pattern)), 0)
+
+    for moment in range(2):
+        after, delay = chance.randint(*between) // (moment + 1) or 1, chance.uniform(0, 0.05)
+        done, start = pieces(broken, pattern), resumes_at() if training else None
+        kill(broken, broken.command(stage, *arguments), pattern, after, delay, log)
+        if training:
+            assert first_step(log.read_text()) == start <= resumes_at() - STEPS // 20
+        else:
+            assert done.items() <= pieces(broken, pattern).items(), "a finished piece was made again"
+    start = resumes_at() if training else None
+    finishing = broken.stage(stage, *arguments)
+    assert not training or first_step(finishing.stderr) == start
+    whole.stage(stage, *arguments)
+    return whole.digest(output), broken.digest(output), broken
+
+
+@pytest.fixture(scope="module")
+def mended(ready, tmp_path_factory):
+    """What `break_and_mend` gives for every stage, two at a time."""
+    place = tmp_path_factory.mktemp("mended")
+    with ThreadPoolExecutor(2) as pool:
+        yield {stage: pool.submit(break_and_mend, ready, place, stage) for stage in STAGES}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_stage_continues_to_the_same_bytes(mended, stage):
+    whole, again, project = mended[stage].result()
+    assert whole and whole == again
+    assert not any(project.scratch.iterdir()) and not project.leftovers()
 
 
 def test_a_temporary_file_of_a_killed_run_is_no_input(ready):

@@ -9,6 +9,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -70,7 +71,8 @@ def read_json(path: Path) -> dict:
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write one .npy file atomically."""
     with atomic(path) as temporary, open(temporary, "wb") as handle:
-        np.save(handle, array)
+        # Through `write`, since NumPy's own way into a file does not notice a disk that refuses the last bytes.
+        np.lib.format.write_array(SimpleNamespace(write=handle.write), np.asanyarray(array), allow_pickle=False)
 
 
 def read_array(path: Path) -> np.ndarray:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from palinode.diffusion import Schedule
@@ -115,7 +116,10 @@ def locate(source: str | Path) -> Path:
 def save(model: Diffuser, folder: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write a folder that `DDPMPipeline.from_pretrained` loads, atomically."""
     with atomic(folder) as temporary:
-        copy.deepcopy(model.net).to(dtype).save_pretrained(temporary / "unet")
+        try:
+            copy.deepcopy(model.net).to(dtype).save_pretrained(temporary / "unet")
+        except SafetensorError as error:
+            raise UserError(f"cannot write {folder}: {error}") from None
         config = read_json(temporary / "unet" / "config.json")
         config.pop("_name_or_path", None)  # where the weights were loaded from says nothing about them
         write_json(temporary / "unet" / "config.json", config)

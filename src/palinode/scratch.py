@@ -6,6 +6,7 @@ share a key, hence the lock; two runs of different work never do, hence no stale
 
 import fcntl
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -58,8 +59,10 @@ class Scratch:
 
     def save_checkpoint(self, state: dict) -> None:
         """Write the training state atomically."""
+        buffer = io.BytesIO()  # a full disk is then an OSError, not a failure inside torch
+        torch.save(state, buffer)
         with atomic(self.folder / "checkpoint.pt") as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(buffer.getbuffer())
 
     def load_checkpoint(self) -> dict | None:
         """The last training state, tensors and plain values only."""

@@ -13,6 +13,10 @@ ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 def image_files(folder: Path) -> list[Path]:
     """The image files of a folder, sorted by name (a directory listing has no order of its own)."""
+    if not folder.is_dir():
+        raise UserError(
+            f"no images at {folder}: put a .npy file or a folder of images there, or change the task's `data`"
+        )
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in ENDINGS)
     if not files:
         raise UserError(f"no images ({', '.join(sorted(ENDINGS))}) in {folder}")
@@ -46,9 +50,5 @@ def read(path: str | Path, shape: tuple[int, int, int]) -> tuple[int, Iterator[n
                 f"{path} holds {array.dtype} {list(array.shape)}, the task says uint8 [N, {', '.join(map(str, shape))}]"
             )
         return len(array), iter(array)
-    if not path.is_dir():
-        raise UserError(
-            f"no images at {path}: put a .npy file or a folder of images there, or change the task's `data`"
-        )
     files = image_files(path)
     return len(files), (read_image(file, shape) for file in files)

@@ -75,6 +75,7 @@ def _read_forget(settings, shape: tuple[int, int, int]) -> np.ndarray:
     if isinstance(settings.forget, str):
         images = list(sources.read(settings.forget, shape)[1])
     else:
+        sources.image_files(Path(settings.images))  # a missing folder is named before a missing file
         images = [sources.read_image(Path(settings.images) / name, shape) for name in settings.forget]
     if not images:
         raise UserError("the forget set is empty: k = 0 leaves nothing to unlearn")
