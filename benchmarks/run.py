@@ -144,7 +144,7 @@ def show(value: object) -> str:
     if isinstance(value, list):
         return " … ".join(map(show, value))
     if isinstance(value, bool):
-        return "yes" if value else "NO"
+        return "yes" if value else "no"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -33,7 +33,7 @@ def run(task: str, row: str, seed: str) -> None:
         sampling.work(model, (settings.root_seed, task), settings.count, settings)
         return
     with Scratch(f"{name}-{row}-{seed}", [path(name), folder]) as scratch:
-        sampling.share_work(scratch, where)
+        sampling.share_work(scratch)
         model = models.load(folder, where, settings.precision)
         label = f"sample {row}@{task} seed {seed}"
         save(out, sampling.sample_all(model, (settings.root_seed, task), settings.count, settings, scratch, label))

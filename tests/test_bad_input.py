@@ -214,7 +214,6 @@ def test_two_processes_on_one_cell(project):
 
 
 def test_a_trunk_with_another_digest_is_refused(project):
-    """Before anything is computed."""
     (project.folder / "alexnet.pth").write_bytes(b"other weights")
     project.change("tasks/tiny/evaluate/lpips_trunk", "alexnet.pth")
     project.stage("plan")

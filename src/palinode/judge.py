@@ -90,9 +90,10 @@ def load(folder: Path) -> Judge:
     from safetensors.torch import load_file
 
     config = read_json(Path(folder) / "config.json")
-    judge = Judge(config["size"], config["channels"], config["classes"])
+    with torch.device("meta"):  # initial weights would be drawn from the global generator
+        judge = Judge(config["size"], config["channels"], config["classes"])
     try:
-        judge.load_state_dict(load_file(Path(folder) / "judge.safetensors"))
+        judge.load_state_dict(load_file(Path(folder) / "judge.safetensors"), assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(f"cannot read the judge in {folder}: {str(error).splitlines()[0]}") from None
     return judge.eval()

@@ -102,14 +102,15 @@ def _chunk_file(folder: Path, model: Diffuser, key: tuple, part: tuple[int, int]
 SHARDS = "PALINODE_SHARDS"  # set for the worker processes: the folder that takes their chunks
 
 
-def share_work(scratch: Scratch, device: torch.device) -> None:
-    """With `runtime.processes` > 1, let that many copies of this script (accelerate) make the chunks first."""
+def share_work(scratch: Scratch) -> None:
+    """With `runtime.processes` > 1, let that many copies of this script make the chunks first.
+
+    torch's launcher, because accelerate's starts a single process on a CPU.
+    """
     processes = runtime().processes
     if processes == 1:
         return
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no",
-                "--dynamo_backend", "no", "--num_processes", str(processes)]  # fmt: skip
-    launcher += ["--multi_gpu"] if device.type == "cuda" else ["--cpu"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     finished = subprocess.run([*launcher, *sys.argv], env=os.environ | {SHARDS: str(scratch.folder)})
     if finished.returncode:
         raise UserError(f"a sampling process ended with status {finished.returncode}")

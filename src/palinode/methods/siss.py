@@ -33,12 +33,15 @@ def weights(log_r: Tensor, lam: float) -> tuple[Tensor, Tensor]:
 
 
 def _groups(in_x: Tensor, in_a: Tensor) -> list[tuple[Tensor, str]]:
-    """(rows, names of the terms they take part in). Group sizes are multiples of an eighth of the batch: few shapes, so
-    that a backend prepares its kernels once; the surplus takes part in both terms, which is always right.
+    """(rows, names of the terms they take part in).
+
+    A sample may always take part in both terms: that is right, only dearer. So a group of one term holds a multiple of
+    an eighth of the batch (few shapes, for which a backend prepares its kernels once) and at least a quarter (a smaller
+    one costs more in calls than it saves in passes).
     """
-    unit = max(1, len(in_x) // 8)
+    unit, least = max(1, len(in_x) // 8), len(in_x) / 4
     only_x, only_a = (rows.nonzero().flatten() for rows in (in_x & ~in_a, in_a & ~in_x))
-    cut_x, cut_a = (len(rows) // unit * unit for rows in (only_x, only_a))
+    cut_x, cut_a = (len(rows) // unit * unit if len(rows) >= least else 0 for rows in (only_x, only_a))
     both = torch.cat([(in_x & in_a).nonzero().flatten(), only_x[cut_x:], only_a[cut_a:]])
     return [(only_x[:cut_x], "x"), (only_a[:cut_a], "a"), (both, "xa")]
 
@@ -61,7 +64,8 @@ class SISS(Superfactor):
         m = torch.where((batch.pick < self.lam).view(-1, 1, 1, 1), batch.a, batch.x) * gamma + sigma * batch.eps
         w_x, w_a = weights(log_ratio(m, batch.x, batch.a, gamma, sigma), self.lam)
         in_x, in_a = (w > self.tolerance * w.sum() / len(w) for w in (w_x, w_a))
-        terms = {"x": (batch.x, w_x.to(m)), "a": (batch.a, w_a.to(m))}
+        # Exact zeros, not tiny numbers: a CPU multiplies denormals many times slower than it multiplies zeros.
+        terms = {"x": (batch.x, (w_x * in_x).to(m)), "a": (batch.a, (w_a * in_a).to(m))}
         total = {name: m.new_zeros(()) for name in terms}
         for rows, names in _groups(in_x, in_a):
             if not len(rows):
