@@ -63,7 +63,7 @@ def test_files_are_short():
 
 def test_the_package_stays_small():
     counted = [path for path in python_files("src") if not {"methods", "memorization"} & set(path.parts)]
-    assert sum(map(lines, counted)) <= 4000
+    assert sum(map(lines, counted)) <= 5500
 
 
 def test_every_python_file_compiles():
@@ -219,13 +219,14 @@ def shipped() -> dict[str, str]:
     paths = [ROOT / name for name in listed.stdout.split("\0") if name]
     names = {path.relative_to(DATA).as_posix(): path for path in paths}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(names.items())
-            if name not in ("README.md", "build.py")}
+            if path.name not in ("README.md", "build.py")}
 
 
 def test_data_is_what_its_readme_says():
     listed = re.findall(r"^([0-9a-f]{64})  (\S+)$", (DATA / "README.md").read_text(), re.MULTILINE)
     assert {name: digest for digest, name in listed} == shipped()
-    assert sum((DATA / name).stat().st_size for name in shipped()) <= 5_000_000
+    for part, most in {"mnist": 4_000_000, "fashion": 10_000, "emoji": 2_000_000}.items():
+        assert 0 < sum((DATA / name).stat().st_size for name in shipped() if name.startswith(part)) <= most
 
 
 def test_splits_are_disjoint_and_balanced():

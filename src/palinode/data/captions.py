@@ -1,0 +1,148 @@
+"""The grammar of captions: a template, a word for the concept, optionally a style and a background.
+
+"a drawing of a kitty, noto style, on blue". The same grammar gives the captions that a base model is trained on and the
+disjoint prompt tiers on which forgetting is measured inside and outside the prompts used for it.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from palinode.errors import UserError
+
+STYLES = ("twemoji", "noto", "fluent", "emojione", "fxemoji")
+BACKGROUNDS = {  # RGB
+    "white": (255, 255, 255), "pink": (255, 182, 206), "green": (170, 222, 170), "blue": (150, 190, 240),
+    "gray": (190, 190, 190),
+}  # fmt: skip
+TEMPLATES = (
+    "{}", "a drawing of {}", "a picture of {}", "an icon of {}", "an image of {}", "a sticker of {}",
+    "here is {}", "clip art of {}", "my sketch of {}", "a symbol for {}", "one emblem showing {}", "look at {}",
+)  # fmt: skip
+GIVEN_TEMPLATES, GIVEN_STYLES, GIVEN_BACKGROUNDS = 6, 3, 3  # how many of each the given prompts (T0) use
+TIERS = {
+    "T0": "given: the concept's name, some templates, some styles and backgrounds",
+    "T1": "new attributes: another style or background",
+    "T2": "new templates",
+    "T3": "other words for the concept",
+    "T4": "a second concept in the same prompt",
+}
+
+
+@dataclass(frozen=True)
+class Concept:
+    name: str
+    group: str
+    synonyms: tuple[str, ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The name, then the synonyms."""
+        return (self.name, *self.synonyms)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption and what it asks for: the concepts, left to right, and the style and background it names, if any."""
+
+    text: str
+    concepts: tuple[str, ...]
+    style: str | None = None
+    background: str | None = None
+
+
+def read_concepts(path: Path) -> dict[str, Concept]:
+    """The concepts of a YAML file {name: {group, synonyms}}; UserError when a word could stand for two of them."""
+    try:
+        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+    if not isinstance(entries, dict):
+        raise UserError(f"{path}: a mapping of names to concepts expected")
+    concepts = {}
+    for name, entry in entries.items():
+        try:
+            concepts[name] = Concept(name, entry["group"], tuple(entry.get("synonyms", ())))
+        except (TypeError, KeyError, AttributeError):
+            raise UserError(f"{path}: {name}: a concept needs a group, and may have a list of synonyms") from None
+    seen: dict[str, str] = {}
+    for concept in concepts.values():
+        for phrase in concept.words:
+            if phrase in seen:
+                raise UserError(f"{path}: {phrase!r} stands for {seen[phrase]} and for {concept.name}")
+            seen[phrase] = concept.name
+        words = [word for phrase in concept.words for word in phrase.split()]
+        if len(words) > len(set(words)):
+            raise UserError(f"{path}: the words for {concept.name} share a word: {', '.join(concept.words)}")
+    return concepts
+
+
+def with_article(phrase: str) -> str:
+    """ "a kitty", "an airplane"; a plural takes none."""
+    if phrase.endswith("s") and not phrase.endswith(("us", "ss")):
+        return phrase
+    return f"{'an' if phrase[0] in 'aeiou' and not phrase.startswith(('u', 'eu')) else 'a'} {phrase}"
+
+
+def caption(
+    template: str, words: Iterable[tuple[str, str]], style: str | None = None, background: str | None = None
+) -> Caption:
+    """Fill a template. words: (concept, word for it) of each thing in the picture, left to right."""
+    names, phrases = zip(*words, strict=True)
+    text = template.format(" and ".join(map(with_article, phrases)))
+    text += f", {style} style" if style else ""
+    text += f", on {background}" if background else ""
+    return Caption(text, names, style, background)
+
+
+def tier(name: str, concept: Concept, others: Iterable[Concept] = ()) -> list[Caption]:
+    """All captions of one tier (a key of TIERS) for a concept, in a fixed order; `others`: the second things of T4.
+
+    The tiers of one concept, and those of different concepts, are disjoint as text. UserError for an unknown tier, or
+    for T3 of a concept without synonyms.
+    """
+    if name not in TIERS:
+        raise UserError(f"unknown prompt tier {name!r}; there are {', '.join(TIERS)}")
+    given, new = TEMPLATES[:GIVEN_TEMPLATES], TEMPLATES[GIVEN_TEMPLATES:]
+    known, fresh = _attributes()
+    own = [(concept.name, concept.name)]
+    if name == "T3" and not concept.synonyms:
+        raise UserError(f"{concept.name} has no synonyms, which prompts of tier T3 are made of")
+    words = {
+        "T3": [[(concept.name, word)] for word in concept.synonyms],
+        "T4": [own + [(other.name, other.name)] for other in others if other != concept],
+    }.get(name, [own])
+    templates = new if name == "T2" else given
+    attributes = fresh if name == "T1" else known
+    return [caption(t, w, *a) for w, t, a in itertools.product(words, templates, attributes)]
+
+
+def _attributes() -> tuple[list[tuple], list[tuple]]:
+    """(style, background) pairs of the given prompts, and all the others."""
+    pairs = list(itertools.product((None, *STYLES), (None, *BACKGROUNDS)))
+    styles, backgrounds = {None, *STYLES[:GIVEN_STYLES]}, {None, *list(BACKGROUNDS)[:GIVEN_BACKGROUNDS]}
+    known = [pair for pair in pairs if pair[0] in styles and pair[1] in backgrounds]
+    return known, [pair for pair in pairs if pair not in known]
+
+
+def check_disjoint(tiers: dict[str, list[Caption]]) -> None:
+    """UserError when two of the tiers share a text."""
+    for (one, first), (two, second) in itertools.combinations(tiers.items(), 2):
+        shared = {c.text for c in first} & {c.text for c in second}
+        if shared:
+            raise UserError(f"prompt tiers {one} and {two} share {len(shared)} prompt(s), such as {min(shared)!r}")
+
+
+def vocabulary(concepts: Iterable[Concept], extra: Iterable[str] = ()) -> list[str]:
+    """Every word that a caption can hold, sorted; `extra`: further texts."""
+    texts = [*_every_part(concepts), *extra]
+    return sorted({word for text in texts for word in text.replace(",", " ").split()})
+
+
+def _every_part(concepts: Iterable[Concept]) -> Iterator[str]:
+    yield from (template.format("") for template in TEMPLATES)
+    yield from (with_article(word) for concept in concepts for word in concept.words)
+    yield from (*STYLES, *BACKGROUNDS, "and", "style", "on")
