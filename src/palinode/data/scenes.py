@@ -1,0 +1,106 @@
+"""Scenes of captioned emoji: what a picture shows, its pixels, and captions that fit it.
+
+What training never sees, so that it can be asked for later: a few (concept, style) pairs, and a tenth of the (word,
+template, background) triples of the others.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from palinode.data import captions, emoji
+from palinode.data.captions import BACKGROUNDS, STYLES, TEMPLATES, Concept
+
+UNSEEN_PAIRS = 0.05  # share of (concept, style) pairs that training never shows
+UNSEEN_TRIPLES = 0.1  # share of (word, template, background) triples that training never reads
+TWO = 0.1  # share of pictures with two things
+STYLE_NAMED, BACKGROUND_NAMED = 0.75, 0.75  # share of captions that name it
+
+
+def held_out(share: float, *key: str) -> bool:
+    """Whether training leaves this combination out: a fixed choice by name, independent of every seed."""
+    digest = hashlib.sha256(" | ".join(key).encode()).digest()
+    return int.from_bytes(digest[:4], "big") < share * 2**32
+
+
+def seen_pairs(concepts: list[str], without: set[str] = frozenset()) -> list[tuple[int, int]]:
+    """(concept, style) index pairs that training shows; `without`: concepts and styles that an oracle never sees."""
+    return [
+        (i, j)
+        for i, concept in enumerate(concepts)
+        for j, style in enumerate(STYLES)
+        if not held_out(UNSEEN_PAIRS, concept, style) and not {concept, style} & without
+    ]
+
+
+@dataclass
+class World:
+    """The drawings and words that a text-to-image task is made of."""
+
+    concepts: dict[str, Concept]
+    drawings: Tensor  # [concepts, styles, 4, 32, 32]
+    pictures: list[emoji.Picture]
+    fixed: Tensor  # [pictures, 4, 32, 32]
+    stickers: Tensor
+
+    @classmethod
+    def read(cls, folder) -> "World":
+        """The shipped files of data/emoji."""
+        concepts, pictures = captions.read_concepts(f"{folder}/concepts.yaml"), emoji.read_pictures(folder)
+        drawn = (emoji.read_drawings(folder, f"{name}.npy") for name in ("concepts", "memorized", "stickers"))
+        drawings, fixed, stickers = drawn
+        return cls(concepts, drawings, pictures, fixed, stickers)
+
+    @property
+    def words(self) -> list[str]:
+        return captions.vocabulary(self.concepts.values(), [picture.caption for picture in self.pictures])
+
+
+@dataclass
+class Scenes:
+    """What pictures show, one row each: left and right concept (-1: none), style, background."""
+
+    left: Tensor
+    right: Tensor
+    style: Tensor
+    background: Tensor
+
+    @classmethod
+    def draw(cls, pairs: list[tuple[int, int]], count: int, generator: torch.Generator) -> "Scenes":
+        """Uniform over the seen (concept, style) pairs and the backgrounds; the second thing shares the style."""
+        table = torch.tensor(pairs)
+        left, style = table[torch.randint(len(pairs), (count,), generator=generator)].T
+        of_style = [table[table[:, 1] == j, 0] for j in range(len(STYLES))]
+        pick = torch.rand(count, generator=generator).tolist()
+        right = torch.tensor([int(of_style[j][int(p * len(of_style[j]))]) for j, p in zip(style, pick, strict=True)])
+        alone = (torch.rand(count, generator=generator) >= TWO) | (right == left)
+        background = torch.randint(len(BACKGROUNDS), (count,), generator=generator)
+        return cls(left, torch.where(alone, -1, right), style, background)
+
+    def render(self, world: World, generator: torch.Generator) -> Tensor:
+        """RGB [N, 3, 32, 32] in [-1, 1]."""
+        drawings = emoji.vary(world.drawings[self.left, self.style], generator)
+        two = (self.right >= 0).nonzero().flatten()
+        if len(two):
+            one, other = (world.drawings[which[two], self.style[two]] for which in (self.left, self.right))
+            drawings[two] = emoji.beside(one, other, generator)
+        names = list(BACKGROUNDS)
+        return emoji.on_background(drawings, [names[i] for i in self.background]) * 2 - 1
+
+    def caption(self, i: int, world: World, generator: torch.Generator) -> str:
+        """A caption of row i: words, template and what it mentions drawn at random, held-out triples avoided."""
+        names, things = list(world.concepts), [k for k in (int(self.left[i]), int(self.right[i])) if k >= 0]
+        background = list(BACKGROUNDS)[self.background[i]]
+        while True:
+            draw = torch.rand(len(things) + 3, generator=generator).tolist()
+            words = [
+                (names[k], world.concepts[names[k]].words[int(u * len(world.concepts[names[k]].words))])
+                for k, u in zip(things, draw, strict=False)
+            ]
+            template = TEMPLATES[int(draw[-3] * len(TEMPLATES))]
+            style = STYLES[self.style[i]] if draw[-2] < STYLE_NAMED else None
+            named = background if draw[-1] < BACKGROUND_NAMED else None
+            if not any(held_out(UNSEEN_TRIPLES, word, template, named or "") for _, word in words):
+                return captions.caption(template, words, style, named).text

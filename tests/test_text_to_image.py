@@ -1,0 +1,217 @@
+"""Text-to-image models: the folder format, prompts, guidance, and training on captioned pictures."""
+
+import contextlib
+import json
+import shutil
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import training
+
+from palinode import text_pretraining, text_to_image
+from palinode.data import captions, scenes
+from palinode.data.scenes import Scenes, World
+from palinode.errors import UserError
+from palinode.models import WEIGHTS
+from palinode.sampling import ddim
+from palinode.text_pretraining import CaptionedLatents, Pictures
+
+DATA = Path(__file__).parent.parent / "data/emoji"
+SCHEDULER = {"num_train_timesteps": 100, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.05,
+             "prediction_type": "epsilon", "clip_sample": False, "set_alpha_to_one": True,
+             "steps_offset": 1}  # fmt: skip
+SETTINGS = {
+    "vae": {"sample_size": 32, "block_out_channels": [8, 8, 16], "layers_per_block": 1, "norm_num_groups": 4,
+            "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
+            "latent_channels": 4, "scaling_factor": 0.5},
+    "text_encoder": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+                     "max_position_embeddings": 24},
+    "unet": {"sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": [8, 16],
+             "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 4,
+             "down_block_types": ["CrossAttnDownBlock2D"] * 2, "up_block_types": ["CrossAttnUpBlock2D"] * 2},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World.read(DATA)
+
+
+@pytest.fixture(scope="module")
+def model(world):
+    return text_to_image.create(SETTINGS, SCHEDULER, world.words, seed=1)
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("text-to-image") / "model"
+    text_to_image.save(model, place, torch.float32)
+    return place
+
+
+def test_every_word_is_one_token_whatever_the_order(world):
+    vocabulary, merges = text_to_image.word_vocabulary(world.words)
+    assert (vocabulary, merges) == text_to_image.word_vocabulary(world.words[::-1])
+    assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
+    assert all(f"{word}</w>" in vocabulary for word in world.words)
+
+
+def test_words_reach_the_encoder_whole(model, world):
+    ids = model.tokenizer(" ".join(world.words[:20])).input_ids
+    assert model.tokenizer.convert_ids_to_tokens(ids[1:-1]) == [f"{word}</w>" for word in world.words[:20]]
+
+
+def test_the_folder_is_a_stable_diffusion_pipeline(model, folder):
+    loaded = text_to_image.load(folder)
+    prompts = ["a kitty, noto style", ""]
+    assert torch.equal(loaded.tokens(prompts), model.tokens(prompts))
+    with torch.no_grad():
+        assert torch.equal(loaded.condition(prompts), model.condition(prompts))
+        for part in ("net", "vae"):
+            for mine, other in zip(getattr(model, part).parameters(), getattr(loaded, part).parameters(), strict=True):
+                assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_our_sampler_draws_what_the_pipeline_draws(folder, scale):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    mine = text_to_image.load(folder)
+    prompts = ["a drawing of a kitty, noto style, on blue", "look at grapes"]
+    noise = torch.randn(2, *mine.shape, generator=torch.Generator().manual_seed(0))
+    theirs = pipeline(prompts, guidance_scale=scale, num_inference_steps=5, latents=noise, output_type="pt").images
+    with torch.inference_mode():
+        guided = text_to_image.Guided(mine, mine.condition(prompts), mine.condition([""]), scale)
+        latents = ddim(guided, noise, [81, 61, 41, 21, 1], draw=lambda: None)
+        images = (mine.decode(latents) / 2 + 0.5).clamp(0, 1)
+    assert torch.allclose(images, theirs, atol=1e-5)
+    assert mine.passes["forward"] == 5 * 2 * (1 if scale == 1 else 2)
+
+
+def test_prompts_are_checked(model):
+    with pytest.warns(UserWarning, match="does not know: xylophone"):
+        model.tokens(["a kitty and a xylophone"])
+    with pytest.raises(UserError, match="'qwerty zzz' holds no word that the text encoder knows"):
+        model.tokens(["qwerty zzz"])
+    with pytest.raises(UserError, match=r"needs 32 tokens, the text encoder takes 24"):
+        model.tokens([" ".join(["cat"] * 30)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.tokens(["", "a kitty, on blue"])
+
+
+def test_the_longest_prompt_of_the_grammar_fits(model, world):
+    concepts = world.concepts
+    longest = max(concepts.values(), key=lambda concept: max(len(word.split()) for word in concept.words))
+    word = max(longest.words, key=lambda phrase: len(phrase.split()))
+    template = max(captions.TEMPLATES, key=lambda text: len(text.split()))
+    model.tokens([captions.caption(template, [("a", word), ("b", "spouting giant")], "fluent", "green").text])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda place: shutil.rmtree(place / "vae"), "has no vae/"),
+        (lambda place: (place / "unet" / WEIGHTS).unlink(), "cannot read .*unet"),
+        (lambda place: (place / "unet" / WEIGHTS).write_bytes(b"x" * 99), "cannot read .*unet"),
+        (lambda place: (place / "tokenizer/tokenizer.json").write_text("{"), "cannot read .*tokenizer"),
+        (lambda place: rename(place, "_class_name", "DDPMPipeline"), "holds a DDPMPipeline, not a StableDiffusion"),
+        (lambda place: rename(place, "unet", ["diffusers", "UNet2DModel"]), "is a UNet2DModel, only UNet2DCondition"),
+        (lambda place: (place / "model_index.json").unlink(), "missing file: .*model_index.json"),
+    ],
+)
+def test_damaged_folders_are_refused(folder, tmp_path, change, words):
+    place = tmp_path / "damaged"
+    shutil.copytree(folder, place)
+    change(place)
+    with pytest.raises(UserError, match=words):
+        text_to_image.load(place)
+
+
+def rename(place: Path, key: str, value) -> None:
+    index = json.loads((place / "model_index.json").read_text())
+    (place / "model_index.json").write_text(json.dumps(index | {key: value}))
+
+
+def test_held_out_combinations_never_appear(world):
+    names = list(world.concepts)
+    pairs = scenes.seen_pairs(names)
+    assert 0.9 < len(pairs) / (len(names) * len(captions.STYLES)) < 1
+    assert len(scenes.seen_pairs(names, {"cat", "noto"})) < len(pairs)
+    generator = torch.Generator().manual_seed(0)
+    drawn = Scenes.draw(pairs, 400, generator)
+    shown = {(int(i), int(j)) for i, j in zip(drawn.left, drawn.style, strict=True)}
+    shown |= {(int(i), int(j)) for i, j in zip(drawn.right, drawn.style, strict=True) if i >= 0}
+    assert shown <= set(pairs) and 10 < (drawn.right >= 0).sum() < 80
+    triples = {
+        (word, template, background or "")
+        for concept in world.concepts.values()
+        for word in concept.words
+        for template in captions.TEMPLATES
+        for background in (None, *captions.BACKGROUNDS)
+        if scenes.held_out(scenes.UNSEEN_TRIPLES, word, template, background or "")
+    }
+    left_out = {captions.caption(t, [("", w)], None, b or None).text for w, t, b in triples}
+    read = {drawn.caption(i, world, generator) for i in range(400) if drawn.right[i] < 0}
+    assert left_out and not {text for text in read if " style" not in text} & left_out
+
+
+def test_pictures_match_their_rows(world):
+    generator = torch.Generator().manual_seed(0)
+    drawn = Scenes(*(torch.tensor([value]) for value in (5, -1, 1, 3)))
+    image = drawn.render(world, generator)
+    corner = (image[0, :, 0, 0] + 1) * 127.5
+    assert image.shape == (1, 3, 32, 32) and image.min() >= -1 and image.max() <= 1
+    assert torch.allclose(corner, torch.tensor(captions.BACKGROUNDS["blue"]).float(), atol=1.0)
+    text = drawn.caption(0, world, generator)
+    assert any(word in text for word in world.concepts["banana"].words)
+
+
+def test_memorised_pictures_repeat_and_controls_do_not(model, world):
+    pairs, steps = scenes.seen_pairs(list(world.concepts)), 200
+    batches = CaptionedLatents(model, world, pairs, 64, steps, 32, (1, "test"), memorised=True)
+    assert len(batches.repeated) == sum(picture.kind != "control" for picture in world.pictures)
+    assert len(batches.single) == sum(picture.seen or 0 for picture in world.pictures)
+    step = next(iter(batches.single))
+    variants, text = batches.single[step]
+    batch = next(batches(step))
+    assert any(torch.equal(latent, variants[0]) for latent in batch.x)
+    again = next(batches(step))
+    assert torch.equal(batch.x, again.x) and torch.equal(batch.ids, again.ids)
+    without = CaptionedLatents(model, world, pairs, 64, steps, 32, (1, "test"), memorised=False)
+    assert not without.repeated and not without.single
+
+
+class Nowhere:
+    """A scratch place that keeps nothing."""
+
+    def load_checkpoint(self):
+        return None
+
+    def save_checkpoint(self, state) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def nowhere(name: str):
+    yield Nowhere()
+
+
+def test_a_model_is_trained_from_scratch(world, tmp_path):
+    short = training(steps=2, batch=8, lr=1e-3)
+    settings = SimpleNamespace(emoji=DATA, model=SETTINGS, scheduler=SCHEDULER, root_seed=1, task="tiny", pool=32,
+                               autoencoder=short, denoiser=short)  # fmt: skip
+    one, two = (text_pretraining.pretrain(settings, nowhere, "cpu", "tiny") for _ in range(2))
+    fresh = text_to_image.create(SETTINGS, SCHEDULER, world.words, seed=1)
+    for part in ("net", "vae", "text_encoder"):
+        pairs = list(zip(getattr(one, part).parameters(), getattr(two, part).parameters(), strict=True))
+        assert all(torch.equal(a, b) for a, b in pairs), "the same seed, the same bytes"
+        assert any(not torch.equal(a, b) for (a, _), b in zip(pairs, getattr(fresh, part).parameters(), strict=True))
+    pictures = Pictures(world, scenes.seen_pairs(list(world.concepts)), one.shape, 64, "cpu", (2,))
+    sample = text_pretraining.encoded(one, next(pictures(0)).x)
+    assert 0.5 < sample.std() < 2, "latents are scaled to unit variance"
