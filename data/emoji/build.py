@@ -74,7 +74,7 @@ def others(packs: dict, used: set[str], count: int) -> list[str]:
 # Words of icons that look like a concept, or that differ from another icon in a detail only.
 EXCLUDED = """
     animal arrow arrows baby bicycles bird blossom boar boat boy bubble bunny button car chick child circle
-    circled couple cover dash ewe eyes face family flag flower fruit girl hand hands heart hearts honey left
+    circled couple cover dash desert ewe eyes face family flag flower fruit girl hand hands heart hearts honey left
     letter locomotive man mark medium melon men minibus moon mouse mouth oclock oncoming ox part person rabbit
     right sagittarius seal ship sign square squid sun taxi thirty tone tram truck turkey umbrella vehicle wolf
     woman women zodiac

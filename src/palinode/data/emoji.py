@@ -19,7 +19,7 @@ from palinode.errors import UserError
 SHA256 = {
     "concepts.npy": "75e0f323c7bd1d82472e04a48c90a77e3666c5c102d44104e7ad45f294882261",
     "memorized.npy": "4d4b2b4876d07b4542840b0041203870975582963c40dfecb83bd3a88cd36b2e",
-    "others.npy": "e3c6700ffa1521f92b6fc59972e638897a9151b3a130f3533fd6b03a4aaa3f71",
+    "others.npy": "5419b958d71921faf0c2a7e51bba88d2c60181b0d8579bf898ad601dd4d98888",
     "stickers.npy": "533c1913faf31551b7cb3784cff691a190c5f39ed9ba1dbce6961b35bcf25e17",
 }
 SIZE = 32

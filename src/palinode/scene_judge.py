@@ -1,0 +1,195 @@
+"""The judge of captioned scenes: which concept and which style a picture shows, with "none of these" for each.
+
+It sees the drawings that a base model sees, since there are no others of these styles, but in an augmentation stream of
+its own, and "none" pictures that no model trains on. It is never a training signal. It cannot judge composition, count
+or background, nor tell a good drawing of a cat from a poor one that is still a cat.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from palinode import seeds
+from palinode.data import emoji
+from palinode.data.captions import BACKGROUNDS, STYLES
+from palinode.data.scenes import Scenes, World
+from palinode.errors import UserError
+from palinode.io import atomic, read_json, write_json
+
+NONE_SHARE, CROP_SHARE = 0.25, 0.15
+HELD = 16  # of the drawings that stand for "none": only in the test stream
+
+
+class SceneJudge(nn.Module):
+    """Four convolutions, one hidden layer, two heads. Input RGB [B, 3, 32, 32] in [-1, 1]; the last class is "none"."""
+
+    def __init__(self, concepts: int, styles: int):
+        super().__init__()
+        self.config = {"concepts": concepts, "styles": styles}
+        widths = (3, 32, 64, 96, 128)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, 1 if a == 3 else 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
+            for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.hidden = nn.Sequential(nn.Linear(widths[-1] * 16, 128), nn.ReLU())
+        self.concept, self.style = nn.Linear(128, concepts + 1), nn.Linear(128, styles + 1)
+        self.register_buffer("temperature", torch.ones(2))
+
+    def features(self, x: Tensor) -> Tensor:
+        """The hidden layer, [B, 128]."""
+        for layer in self.layers:
+            x = layer(x)
+        return self.hidden(x.flatten(1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Calibrated logits of concept [B, concepts + 1] and style [B, styles + 1]."""
+        features = self.features(x)
+        return self.concept(features) / self.temperature[0], self.style(features) / self.temperature[1]
+
+
+@dataclass
+class Labelled:
+    """Pictures [B, 3, 32, 32] in [-1, 1] with the classes of concept and style."""
+
+    images: Tensor
+    concept: Tensor
+    style: Tensor
+
+
+class Stream:
+    """Endless labelled pictures; batch number `step` depends on its number and the key alone.
+
+    held: use the held-out drawings for "none" instead of the others.
+    """
+
+    def __init__(self, world: World, others: Tensor, size: int, key: tuple, held: bool = False):
+        self.world, self.size, self.key = world, size, key
+        self.others = others[-HELD:] if held else others[:-HELD]
+        self.pairs = [(i, j) for i in range(len(world.concepts)) for j in range(len(STYLES))]
+
+    def __call__(self, step: int) -> Labelled:
+        generator = seeds.generator(*self.key, step)
+        none, crops = round(NONE_SHARE * self.size), round(CROP_SHARE * self.size)
+        scenes = Scenes.draw(self.pairs, self.size, generator)
+        scenes.right[:] = -1
+        images = scenes.render(self.world, generator)
+        images[none : none + crops] = self._halves(scenes, slice(none, none + crops), generator)
+        images[:none] = self._none(images[:none], images[-none:], generator)
+        concept, style = scenes.left.clone(), scenes.style.clone()
+        concept[:none], style[:none] = len(self.world.concepts), len(STYLES)
+        return Labelled(self._worn(images, generator), concept, style)
+
+    def _halves(self, scenes: Scenes, rows: slice, generator: torch.Generator) -> Tensor:
+        """The left thing of a picture of two, cut out and enlarged, as `halves` does."""
+        left, style = scenes.left[rows], scenes.style[rows]
+        drawings = emoji.beside(self.world.drawings[left, style], self.world.drawings[left.flip(0), style], generator)
+        names = [list(BACKGROUNDS)[i] for i in scenes.background[rows]]
+        return halves(emoji.on_background(drawings, names) * 2 - 1)[0]
+
+    def _none(self, some: Tensor, more: Tensor, generator: torch.Generator) -> Tensor:
+        """A quarter each: other drawings, blends of two scenes, coarse colour noise, scenes too blurred to tell."""
+        quarter = len(some) // 4
+        chosen = torch.randint(len(self.others), (len(some) - 3 * quarter,), generator=generator)
+        backgrounds = torch.randint(len(BACKGROUNDS), (len(chosen),), generator=generator)
+        drawings = emoji.vary(self.others[chosen], generator)
+        other = emoji.on_background(drawings, [list(BACKGROUNDS)[i] for i in backgrounds]) * 2 - 1
+        blend = (some[:quarter] + more[:quarter]) / 2
+        cells = torch.rand(quarter, 3, 8, 8, generator=generator) * 2 - 1
+        noise = nn.functional.interpolate(cells, scale_factor=4.0, mode="bilinear")
+        blurred = nn.functional.interpolate(nn.functional.avg_pool2d(more[-quarter:], 8), scale_factor=8.0)
+        return torch.cat([other, blend, noise, blurred])
+
+    def _worn(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """A third slightly blurred, all slightly noisy: a drawn picture is never as clean as its source."""
+        soft = nn.functional.avg_pool2d(nn.functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
+        blurred = torch.rand(len(images), 1, 1, 1, generator=generator) < 1 / 3
+        level = torch.rand(len(images), 1, 1, 1, generator=generator) * 0.1
+        return torch.where(blurred, soft, images) + level * torch.randn(images.shape, generator=generator)
+
+
+def halves(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The left and the right thing of pictures of two [B, 3, 32, 32], each enlarged to the full size."""
+    middle = images[:, :, 8:24]
+    left, right = (nn.functional.interpolate(half, scale_factor=2.0, mode="bilinear") for half in middle.split(16, 3))
+    return left, right
+
+
+def train(world: World, others: Tensor, key: tuple, steps: int = 2000, batch: int = 128) -> SceneJudge:
+    """Train and calibrate a judge. Adam 2e-3, cosine."""
+    from tqdm import tqdm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.derive(*key, "init"))
+        judge = SceneJudge(len(world.concepts), len(STYLES))
+    stream = Stream(world, others, batch, (*key, "train"))
+    optimizer = torch.optim.Adam(judge.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for step in tqdm(range(steps), "judge", mininterval=5):
+        some = stream(step)
+        concept, style = judge(some.images)
+        loss = nn.functional.cross_entropy(concept, some.concept) + nn.functional.cross_entropy(style, some.style)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    judge.eval()
+    _calibrate(judge, Stream(world, others, 1024, (*key, "calibrate")))
+    return judge
+
+
+def _calibrate(judge: SceneJudge, stream: Stream) -> None:
+    """Temperature scaling: one number a head, the best of a grid on pictures that were not trained on."""
+    grid = torch.linspace(-1, 1, 81).exp()
+    with torch.no_grad():
+        some = stream(0)
+        logits = judge(some.images)
+        for head, truth in enumerate((some.concept, some.style)):
+            losses = [nn.functional.cross_entropy(logits[head] / t, truth) for t in grid]
+            judge.temperature[head] = grid[int(torch.stack(losses).argmin())]
+
+
+@torch.inference_mode()
+def accuracy(judge: SceneJudge, stream: Stream, batches: int) -> dict[str, float]:
+    """Shares classified right, and the mean confidence of each head (equal to its share when calibrated)."""
+    right, sure, count = torch.zeros(2), torch.zeros(2), 0
+    none_right, none_count = torch.zeros(2), 0
+    for step in range(batches):
+        some = stream(step)
+        none = some.concept == judge.config["concepts"]
+        for head, (logits, truth) in enumerate(zip(judge(some.images), (some.concept, some.style), strict=True)):
+            best = logits.softmax(1).max(1)
+            hit = best.indices == truth
+            right[head] += hit.sum()
+            sure[head] += best.values.sum()
+            none_right[head] += (hit & none).sum()
+        count, none_count = count + len(none), none_count + int(none.sum())
+    values = torch.cat([right / count, sure / count, none_right / none_count]).tolist()
+    names = ("concept", "style", "concept_confidence", "style_confidence", "concept_none", "style_none")
+    return dict(zip(names, values, strict=True)) | {"images": count}
+
+
+def save(judge: SceneJudge, folder: Path, facts: dict) -> None:
+    """Write judge.safetensors (fp32) and config.json."""
+    from safetensors.torch import save_file
+
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        save_file(judge.state_dict(), temporary / "judge.safetensors")
+        write_json(temporary / "config.json", judge.config | facts)
+
+
+def load(folder: Path) -> SceneJudge:
+    """Load what `save` wrote; UserError when it is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config = read_json(Path(folder) / "config.json")
+    with torch.device("meta"):
+        judge = SceneJudge(config["concepts"], config["styles"])
+    try:
+        judge.load_state_dict(load_file(Path(folder) / "judge.safetensors"), assign=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"cannot read the judge in {folder}: {str(error).splitlines()[0]}") from None
+    return judge.eval()

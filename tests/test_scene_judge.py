@@ -1,0 +1,65 @@
+"""The judge of captioned scenes: its pictures, its training, its file."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from palinode import scene_judge
+from palinode.data import emoji
+from palinode.data.captions import STYLES
+from palinode.data.scenes import World
+from palinode.errors import UserError
+
+DATA = Path(__file__).parent.parent / "data/emoji"
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World.read(DATA)
+
+
+@pytest.fixture(scope="module")
+def others() -> torch.Tensor:
+    return emoji.read_drawings(DATA, "others.npy")
+
+
+def test_the_stream_has_the_stated_shares(world, others):
+    stream = scene_judge.Stream(world, others, 64, (1, "test"))
+    some = stream(3)
+    none = some.concept == len(world.concepts)
+    assert some.images.shape == (64, 3, 32, 32) and none.sum() == 16
+    assert torch.equal(none, some.style == len(STYLES)) and some.style.max() == len(STYLES)
+    again = stream(3)
+    assert torch.equal(some.images, again.images) and not torch.equal(some.images, stream(4).images)
+
+
+def test_held_out_drawings_are_other_drawings(world, others):
+    held = scene_judge.Stream(world, others, 8, (1,), held=True).others
+    used = scene_judge.Stream(world, others, 8, (1,)).others
+    assert len(held) == scene_judge.HELD and len(held) + len(used) == len(others)
+    assert not any(torch.equal(one, two) for one in held for two in used)
+
+
+def test_halves_are_the_two_things():
+    images = torch.zeros(1, 3, 32, 32)
+    images[..., :16], images[..., 16:] = -1, 1
+    left, right = scene_judge.halves(images)
+    assert left.shape == right.shape == (1, 3, 32, 32) and (left == -1).all() and (right == 1).all()
+
+
+def test_a_judge_learns_is_calibrated_and_comes_back_from_its_file(world, others, tmp_path):
+    few = World(dict(list(world.concepts.items())[:2]), world.drawings[:2], [], world.fixed, world.stickers)
+    judge = scene_judge.train(few, others, (1, "judge"), steps=30, batch=32)
+    stream = scene_judge.Stream(few, others, 128, (1, "test"), held=True)
+    found = scene_judge.accuracy(judge, stream, 1)
+    assert found["concept"] > 0.6 and found["images"] == 128
+    assert (judge.temperature != 1).any(), "the temperatures were fitted"
+    scene_judge.save(judge, tmp_path / "judge", found)
+    loaded = scene_judge.load(tmp_path / "judge")
+    with torch.no_grad():
+        images = stream(0).images
+        assert all(torch.equal(a, b) for a, b in zip(judge(images), loaded(images), strict=True))
+    (tmp_path / "judge/judge.safetensors").write_bytes(b"x" * 50)
+    with pytest.raises(UserError, match="cannot read the judge"):
+        scene_judge.load(tmp_path / "judge")
