@@ -167,6 +167,7 @@ def load(source: str | Path, device: str | torch.device = "cpu", precision: str 
     import diffusers
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     folder, loaded = locate(source), {}
     index = read_json(folder / "model_index.json")
     if index.get("_class_name") != "StableDiffusionPipeline":
@@ -199,10 +200,14 @@ def save(model: TextToImage, folder: Path, dtype: torch.dtype = torch.float16) -
     """Write a folder that `StableDiffusionPipeline.from_pretrained` loads, atomically."""
     import copy
 
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # of writing files that take milliseconds
     networks = {"vae": model.vae, "text_encoder": model.text_encoder, "unet": model.net}
     with atomic(folder) as temporary:
         for part, network in networks.items():
-            copy.deepcopy(network).to(dtype).save_pretrained(temporary / part)
+            # torch's own `to`: that of diffusers warns of modules to keep in float32 even where there are none.
+            torch.nn.Module.to(copy.deepcopy(network), dtype).save_pretrained(temporary / part)
             config = read_json(temporary / part / "config.json")
             config.pop("_name_or_path", None)
             write_json(temporary / part / "config.json", config)
