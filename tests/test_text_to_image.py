@@ -204,9 +204,9 @@ def nowhere(name: str):
 
 def test_a_model_is_trained_from_scratch(world, tmp_path):
     short = training(steps=2, batch=8, lr=1e-3)
-    settings = SimpleNamespace(emoji=DATA, model=SETTINGS, scheduler=SCHEDULER, root_seed=1, task="tiny", pool=32,
+    settings = SimpleNamespace(model=SETTINGS, scheduler=SCHEDULER, root_seed=1, task="tiny", pool=32,
                                autoencoder=short, denoiser=short)  # fmt: skip
-    one, two = (text_pretraining.pretrain(settings, nowhere, "cpu", "tiny") for _ in range(2))
+    one, two = (text_pretraining.pretrain(world, settings, nowhere, "cpu", "tiny") for _ in range(2))
     fresh = text_to_image.create(SETTINGS, SCHEDULER, world.words, seed=1)
     for part in ("net", "vae", "text_encoder"):
         pairs = list(zip(getattr(one, part).parameters(), getattr(two, part).parameters(), strict=True))

@@ -162,6 +162,36 @@ class DataFamily(Settings):
     rows: list[str]
 
 
+class TextGate(Settings):
+    """What a text-to-image base must show: shares of samples, judged or compared with the memorised pictures."""
+
+    guidance: Rate = 3.0
+    steps: Positive = 25  # DDIM
+    concept: Float = 0.95  # at least; seen pairs under unseen combinations of word, template and background
+    style: Float = 0.9
+    copies: Float = 0.8  # of memorised captions, at least
+    false_copies: Float = 0.05  # of controls and ordinary captions, at most
+
+
+class TextBase(Settings):
+    """A text-to-image model that the pipeline trains from captioned emoji, with its oracles and its judge."""
+
+    model: dict[Literal["vae", "text_encoder", "unet"], dict]  # arguments of diffusers' and transformers' classes
+    scheduler: dict
+    pool: Positive = 32768  # pictures encoded once and drawn from while training the denoiser
+    autoencoder: Training
+    denoiser: Training
+    judge_steps: Positive = 2000
+    gate: TextGate = TextGate()
+
+
+class TextFamily(Settings):
+    """Text-to-image bases; each is retrained without each of the `oracles`: a concept, a style, or `memorized`."""
+
+    bases: list[str] = []
+    oracles: list[str] = []
+
+
 class Runtime(Settings):
     """How to run, not what: nothing here is tracked, since nothing here may change a result beyond rounding."""
 
@@ -175,12 +205,14 @@ class Params(Settings):
     seeds: list[Int]
     runtime: Runtime = Runtime()
     data: DataFamily
+    text: TextFamily = TextFamily()
     rows: dict[str, Row]
     tasks: dict[str, Task]
+    bases: dict[str, TextBase] = {}
 
     @model_validator(mode="after")
     def _names(self):
-        for kind, names in (("rows", self.rows), ("tasks", self.tasks)):
+        for kind, names in (("rows", self.rows), ("tasks", self.tasks), ("bases", self.bases)):
             for name in names:
                 if not NAME.fullmatch(name):
                     raise ValueError(f"{kind}: the name {name!r} may only use a-z, 0-9 and '-'")
@@ -193,6 +225,9 @@ class Params(Settings):
             for row in task.overrides:
                 if row not in self.rows:
                     raise ValueError(f"tasks.{name}.overrides: {row!r} is not defined under `rows`")
+        for name in self.text.bases:
+            if name not in self.bases or name in self.tasks:
+                raise ValueError(f"text.bases: {name!r} must be defined under `bases`, and not under `tasks`")
         _check_list("seeds", self.seeds)
         return self
 

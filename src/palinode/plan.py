@@ -50,5 +50,12 @@ def _stages(params: Params):
             settings = common | {"method": row.method, "options": row.options, "training": training}
             yield f"unlearn-{name}/{row_name}", "unlearn", (f"palinode.methods.{row.method}",), settings
             rows_shown.setdefault(name, {})[row_name] = settings | {"paper": row.paper}
+    for name in params.text.bases:
+        base = params.bases[name].model_dump(mode="json")
+        common = {"root_seed": params.root_seed, "task": name}
+        keys = ("model", "scheduler", "pool", "autoencoder", "denoiser")
+        yield f"pretrain-text-{name}", "pretrain_text", (), common | {key: base[key] for key in keys}
+        yield f"judge-scenes-{name}", "judge_scenes", (), common | {"steps": base["judge_steps"]}
+        yield f"gate-text-{name}", "gate_text", (), common | {"gate": base["gate"]}
     report = {"root_seed": params.root_seed, "family": "data", "tasks": rows_shown, "seeds": params.seeds}
     yield "report", "report", (), report

@@ -158,30 +158,34 @@ class Trained:
 
 
 def pretrain(
-    settings, scratch: Callable[[str], Scratch], device, label: str, without: set[str] = frozenset()
+    world: World,
+    settings,
+    scratch: Callable[[str], Scratch],
+    device,
+    label: str,
+    without: set[str] = frozenset(),
 ) -> TextToImage:
     """Train a text-to-image model from scratch.
 
-    settings: emoji (folder), model, scheduler, root_seed, task, pool, autoencoder and denoiser (`params.Training`
-    each); scratch: makes the place where one of the two phases keeps its checkpoints; without: what an oracle never
-    sees, names of concepts and styles, or "memorized".
+    settings: model, scheduler, root_seed, task, pool, autoencoder and denoiser (`params.Training` each); scratch: makes
+    the place where one of the two phases keeps its checkpoints; without: what an oracle never sees, names of concepts
+    and styles, or "memorized".
     """
-    world, key = World.read(settings.emoji), (settings.root_seed, settings.task, "pretrain")
+    key = (settings.root_seed, settings.task, "pretrain")
     pairs = seen_pairs(list(world.concepts), without)
     model = text_to_image.create(settings.model, settings.scheduler, world.words, seeds.derive(*key, "init"))
     for part in (model.net, model.vae, model.text_encoder):
         part.to(device)
-    pictures = Pictures(world, pairs, model.shape, settings.autoencoder.batch, device, key)
-    with scratch("autoencoder") as place:
-        train(Trained(model, model.vae), Reconstruct(), pictures, settings.autoencoder, place, f"{label} autoencoder")
-    generator = seeds.generator(*key, "scale")
-    sample = encoded(model, Scenes.draw(pairs, 1024, generator).render(world, generator))
-    model.vae.register_to_config(scaling_factor=float(model.vae.config.scaling_factor / sample.std()))
-    training = settings.denoiser
-    latents = CaptionedLatents(
-        model, world, pairs, settings.pool, training.steps, training.batch, key, "memorized" not in without
-    )
-    both = torch.nn.ModuleDict({"unet": model.net, "text_encoder": model.text_encoder})
-    with scratch("denoiser") as place:
-        train(Trained(model, both), Denoise(), latents, training, place, f"{label} denoiser")
+    with scratch("autoencoder") as first, scratch("denoiser") as second:  # both stay until all is done
+        pictures = Pictures(world, pairs, model.shape, settings.autoencoder.batch, device, key)
+        train(Trained(model, model.vae), Reconstruct(), pictures, settings.autoencoder, first, f"{label} autoencoder")
+        generator = seeds.generator(*key, "scale")
+        sample = encoded(model, Scenes.draw(pairs, 1024, generator).render(world, generator))
+        model.vae.register_to_config(scaling_factor=float(model.vae.config.scaling_factor / sample.std()))
+        training, memorised = settings.denoiser, "memorized" not in without
+        latents = CaptionedLatents(
+            model, world, pairs, settings.pool, training.steps, training.batch, key, memorised
+        )
+        both = torch.nn.ModuleDict({"unet": model.net, "text_encoder": model.text_encoder})
+        train(Trained(model, both), Denoise(), latents, training, second, f"{label} denoiser")
     return model

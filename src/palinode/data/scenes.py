@@ -6,6 +6,7 @@ template, background) triples of the others.
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -46,8 +47,8 @@ class World:
     stickers: Tensor
 
     @classmethod
-    def read(cls, folder) -> "World":
-        """The shipped files of data/emoji."""
+    def read(cls, folder: Path = Path("data/emoji")) -> "World":
+        """The shipped files."""
         concepts, pictures = captions.read_concepts(f"{folder}/concepts.yaml"), emoji.read_pictures(folder)
         drawn = (emoji.read_drawings(folder, f"{name}.npy") for name in ("concepts", "memorized", "stickers"))
         drawings, fixed, stickers = drawn

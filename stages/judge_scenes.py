@@ -1,0 +1,32 @@
+"""Train the judge of captioned scenes: judge_scenes.py BASE."""
+
+from pathlib import Path
+
+from palinode.errors import UserError
+from palinode.settings import read
+from palinode.stage import device, main
+
+ACCURACY = 0.99  # below this on held-out pictures the judge cannot be trusted
+BATCHES = 16  # of 256
+
+
+def run(base: str) -> None:
+    settings = read(f"judge-scenes-{base}")
+    from palinode import scene_judge
+    from palinode.data import emoji
+    from palinode.data.scenes import World
+
+    device()
+    world, others = World.read(), emoji.read_drawings(Path("data/emoji"), "others.npy")
+    key = (settings.root_seed, "judge", base)
+    judge = scene_judge.train(world, others, key, settings.steps)
+    found = scene_judge.accuracy(judge, scene_judge.Stream(world, others, 256, (*key, "test"), held=True), BATCHES)
+    print(f"judge@{base}: {found}")
+    worst = min(found["concept"], found["style"])
+    if worst < ACCURACY:
+        raise UserError(f"judge@{base}: accuracy {worst:.4f} is below {ACCURACY}")
+    scene_judge.save(judge, Path("models") / base / "judge", {"test": found})
+
+
+if __name__ == "__main__":
+    main(run)

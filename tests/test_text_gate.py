@@ -1,0 +1,151 @@
+"""What a text-to-image base must show, and the stages that train, judge and gate it at tiny size."""
+
+import copy
+import shutil
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from project import PARAMETERS, ROOT, Project
+from test_text_to_image import SCHEDULER, SETTINGS
+
+from palinode import scene_judge, text_gate, text_sampling, text_to_image
+from palinode.data import emoji
+from palinode.data.captions import BACKGROUNDS, STYLES, TIERS
+from palinode.data.scenes import World, seen_pairs
+from palinode.errors import UserError
+from palinode.models import to_images
+
+DATA = ROOT / "data/emoji"
+LIMITS = SimpleNamespace(concept=0.95, style=0.9, copies=0.8, false_copies=0.05)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World.read(DATA)
+
+
+@pytest.fixture(scope="module")
+def asked(world) -> list[text_gate.Request]:
+    return text_gate.requests(world, (1, "test"))
+
+
+def test_every_group_is_asked_for(world, asked):
+    counts, seen = Counter(request.group for request in asked), seen_pairs(list(world.concepts))
+    assert counts["seen"] == len(seen) and counts["seen"] + counts["unseen"] == len(world.concepts) * len(STYLES)
+    assert all(counts[tier] == text_gate.TIER_PROMPTS for tier in TIERS)
+    assert counts["ordinary"] >= 300 and counts["verbatim"] == counts["template"] == 16 * text_gate.PICTURE_SEEDS
+    assert asked == text_gate.requests(world, (1, "test"))
+
+
+def fixed_pictures(world: World) -> np.ndarray:
+    generator = torch.Generator().manual_seed(3)
+    return to_images(emoji.fixed(world.fixed, world.pictures, world.stickers, generator) * 2 - 1)
+
+
+def test_copies_are_near_whatever_their_sticker(world):
+    distance = text_gate.copy_distance(fixed_pictures(world), world)
+    assert (distance.argmin(1) == np.arange(len(world.pictures))).all() and distance.diagonal().max() < 0.003
+    off = distance + np.eye(len(distance))
+    assert off.min() > text_gate.COPY, "no two fixed pictures are copies of each other"
+    drawings = world.drawings.flatten(0, 1)
+    for name in BACKGROUNDS:
+        plain = emoji.on_background(drawings, [name] * len(drawings)) * 2 - 1
+        nearest = text_gate.copy_distance(to_images(plain), world).min(1)
+        assert (nearest < text_gate.COPY).mean() < 0.01, "an ordinary picture is no copy"
+
+
+class Told:
+    """A judge that is told the answers: concept and style of each picture, and of its halves."""
+
+    def __init__(self, asked: list[text_gate.Request], world: World):
+        names = list(world.concepts)
+        concepts = [request.wanted.concepts if request.wanted else ("cat",) for request in asked]
+        style = [STYLES.index(request.wanted.style or "noto") if request.wanted else 0 for request in asked]
+        self.answers = [
+            ([names.index(c[0]) for c in concepts], style),
+            ([names.index(c[0]) for c in concepts], style),
+            ([names.index(c[-1]) for c in concepts], style),
+        ]
+
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        concept, style = self.answers.pop(0)
+        return torch.eye(70)[concept], torch.eye(6)[style]
+
+
+def test_a_perfect_model_passes_and_a_forgetful_one_does_not(world, asked):
+    pictures = fixed_pictures(world)
+    images = np.zeros((len(asked), 32, 32, 3), np.uint8)
+    for i, request in enumerate(asked):
+        if request.picture is not None and request.group != "control":
+            images[i] = pictures[request.picture]
+    found = text_gate.measure(images, asked, world, Told(asked, world))
+    assert text_gate.problem(found, LIMITS) is None
+    assert found["T4"]["concept"]["value"] == found["seen"]["style"]["value"] == found["verbatim"]["copy"]["value"] == 1
+    assert found["seen"]["concept"]["lo"] > 0.98 and found["control"]["copy"]["value"] == 0
+
+    images[[i for i, request in enumerate(asked) if request.group == "template"]] = 0
+    found = text_gate.measure(images, asked, world, Told(asked, world))
+    assert text_gate.problem(found, LIMITS) == "copy right in 0.0% of the template prompts, at least 80% wanted"
+    images[:] = pictures[0]
+    found = text_gate.measure(images, asked, world, Told(asked, world))
+    found["template"]["copy"]["value"] = found["verbatim"]["copy"]["value"] = 1
+    assert text_gate.problem(found, LIMITS).startswith("copies of fixed pictures in 100.0% of the ordinary prompts")
+
+
+def test_samples_do_not_depend_on_the_chunk_or_on_other_prompts(world):
+    model = text_to_image.create(SETTINGS, SCHEDULER, world.words, seed=1)
+    prompts = ["a kitty", "a dog, on blue", "a kitty", "look at grapes"]
+    one = text_sampling.draw(model, prompts, (1, "test"), 2.0, 3, chunk=4)
+    two = text_sampling.draw(model, prompts[:2], (1, "test"), 2.0, 3, chunk=1)
+    assert one.shape == (4, 32, 32, 3) and np.abs(one[:2].astype(int) - two).max() <= 1
+    assert not np.array_equal(one[0], one[2]), "the same prompt, another noise"
+
+
+@pytest.mark.parametrize(
+    ("config", "steps", "words"),
+    [({}, 100, r"steps must lie in 1\.\.99"), ({"set_alpha_to_one": False}, 5, "`set_alpha_to_one: false`")],
+)
+def test_impossible_schedules_are_refused(config, steps, words):
+    with pytest.raises(UserError, match=words):
+        text_sampling.timesteps(SCHEDULER | config, steps)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    parameters, short = copy.deepcopy(PARAMETERS), {"steps": 2, "batch": 8, "lr": 1e-3}
+    parameters["text"] = {"bases": ["mini"], "oracles": ["cat"]}
+    parameters["bases"] = {"mini": {"model": SETTINGS, "scheduler": SCHEDULER, "pool": 16, "autoencoder": short,
+                                    "denoiser": short, "judge_steps": 2, "gate": {"steps": 1}}}  # fmt: skip
+    made = Project.create(tmp_path_factory.mktemp("text") / "project", parameters)
+    shutil.copytree(DATA, made.folder / "data/emoji")
+    made.stage("plan")
+    return made
+
+
+def failed(project: Project, script: str, *arguments: str) -> str:
+    """The last line of a stage that must fail."""
+    ended = project.stage(script, *arguments, check=False)
+    assert ended.returncode == 1
+    return ended.stderr.splitlines()[-1]
+
+
+def test_the_stages_train_a_base_and_refuse_what_is_not_good_enough(project, world):
+    refused = failed(project, "judge_scenes", "mini")
+    assert "error: judge@mini: accuracy 0." in refused and not (project.folder / "models/mini/judge").exists()
+    scene_judge.save(scene_judge.SceneJudge(len(world.concepts), len(STYLES)), project.folder / "models/mini/judge", {})
+    project.stage("pretrain_text", "mini")
+    project.stage("pretrain_text", "mini", "cat")
+    assert "'moon' is no concept" in failed(project, "pretrain_text", "mini", "moon")
+    base, oracle = (text_to_image.load(project.folder / "models/mini" / name) for name in ("base", "without-cat"))
+    assert base.vae.config.scaling_factor != oracle.vae.config.scaling_factor
+    refused = failed(project, "gate_text", "mini")
+    assert "error: gate@mini: concept right in" in refused and not (project.folder / "models/mini/gate.json").exists()
+
+
+def test_bases_are_stages_of_the_graph(project):
+    listed = project.dvc("stage", "list", "--all")
+    for name in ("judge-scenes@mini", "pretrain-text@mini", "retrain-text@mini-cat", "gate-text@mini"):
+        assert name in listed
