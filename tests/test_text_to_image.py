@@ -174,7 +174,7 @@ def test_pictures_match_their_rows(world):
 
 def test_memorised_pictures_repeat_and_controls_do_not(model, world):
     pairs, steps = scenes.seen_pairs(list(world.concepts)), 200
-    batches = CaptionedLatents(model, world, pairs, 64, steps, 32, (1, "test"), memorised=True)
+    batches = CaptionedLatents(model, world, pairs, 64, steps, 32, (1, "test"))
     assert len(batches.repeated) == sum(picture.kind != "control" for picture in world.pictures)
     assert len(batches.single) == sum(picture.seen or 0 for picture in world.pictures)
     step = next(iter(batches.single))
@@ -183,8 +183,12 @@ def test_memorised_pictures_repeat_and_controls_do_not(model, world):
     assert any(torch.equal(latent, variants[0]) for latent in batch.x)
     again = next(batches(step))
     assert torch.equal(batch.x, again.x) and torch.equal(batch.ids, again.ids)
-    without = CaptionedLatents(model, world, pairs, 64, steps, 32, (1, "test"), memorised=False)
-    assert not without.repeated and not without.single
+    for name, left in (("memorized", 0), ("noto", 0.75)):
+        smaller = world.without({name})
+        assert len(smaller.pictures) == len(smaller.fixed) == left * len(world.pictures)
+        assert all(picture.style != name for picture in smaller.pictures)
+    nothing = CaptionedLatents(model, world.without({"memorized"}), pairs, 64, steps, 32, (1, "test"))
+    assert not nothing.repeated and not nothing.single and next(nothing(0)).x.shape == (32, 4, 8, 8)
 
 
 class Nowhere:

@@ -35,9 +35,10 @@ class Pictures:
     def __call__(self, step: int) -> Iterator[CaptionBatch]:
         generator = seeds.generator(*self.key, "vae", step)
         images = Scenes.draw(self.pairs, self.size, generator).render(self.world, generator)
-        few = torch.randint(len(self.world.pictures), (self.size // 8,), generator=generator)
-        chosen = [self.world.pictures[i] for i in few]
-        images[: len(few)] = emoji.fixed(self.world.fixed[few], chosen, self.world.stickers, generator) * 2 - 1
+        if self.world.pictures:
+            few = torch.randint(len(self.world.pictures), (self.size // 8,), generator=generator)
+            chosen = [self.world.pictures[i] for i in few]
+            images[: len(few)] = emoji.fixed(self.world.fixed[few], chosen, self.world.stickers, generator) * 2 - 1
         eps = torch.randn(self.size, *self.latent, generator=generator)
         yield CaptionBatch(images.to(self.device), torch.zeros(self.size), eps.to(self.device))
 
@@ -45,8 +46,8 @@ class Pictures:
 class CaptionedLatents:
     """Batches of latents with captions, from a pool that is rendered and encoded once.
 
-    A fixed share of every batch are memorised pictures; each control is shown as often as its entry says, at steps
-    spread over the run. memorised: whether this model gets to see either.
+    A fixed share of every batch are memorised pictures, where the world has any; each control is shown as often as its
+    entry says, at steps spread over the run, and always with its caption.
     """
 
     share = 0.1
@@ -60,15 +61,13 @@ class CaptionedLatents:
         steps: int,
         size: int,
         key: tuple,
-        memorised: bool,
     ):
         self.model, self.world, self.size, self.key = model, world, size, key
         generator = seeds.generator(*key, "pool")
         self.scenes = Scenes.draw(pairs, pool, generator)
         self.latents = encoded(model, self.scenes.render(world, generator))
         self.repeated, self.single = [], {}
-        if memorised:
-            self._add_pictures(steps)
+        self._add_pictures(steps)
 
     def _add_pictures(self, steps: int) -> None:
         """(latents of its variants, caption) of the repeated pictures, and {step: those of a control}."""
@@ -94,13 +93,13 @@ class CaptionedLatents:
         texts = [self.scenes.caption(i, self.world, generator) for i in rows.tolist()]
         few = round(self.share * self.size) if self.repeated else 0
         chosen = torch.randint(max(1, len(self.repeated)), (few,), generator=generator)
-        entries = [self.repeated[i] for i in chosen]
-        entries += [self.single[step]] if step in self.single else []
-        for slot, (variants, text) in enumerate(entries):
+        for slot, (variants, text) in enumerate(self.repeated[i] for i in chosen):
             latents[slot] = variants[int(torch.randint(len(variants), (1,), generator=generator))]
             texts[slot] = text
         for i in (torch.rand(self.size, generator=generator) < EMPTY).nonzero().flatten().tolist():
             texts[i] = ""
+        if step in self.single:
+            latents[-1:], texts[-1] = self.single[step]
         t = torch.randint(len(self.model.schedule), (self.size,), generator=generator)
         eps = torch.randn(latents.shape, generator=generator)
         device = self.model.device
@@ -174,6 +173,7 @@ def pretrain(
     key = (settings.root_seed, settings.task, "pretrain")
     pairs = seen_pairs(list(world.concepts), without)
     model = text_to_image.create(settings.model, settings.scheduler, world.words, seeds.derive(*key, "init"))
+    world = world.without(without)
     for part in (model.net, model.vae, model.text_encoder):
         part.to(device)
     with scratch("autoencoder") as first, scratch("denoiser") as second:  # both stay until all is done
@@ -182,10 +182,8 @@ def pretrain(
         generator = seeds.generator(*key, "scale")
         sample = encoded(model, Scenes.draw(pairs, 1024, generator).render(world, generator))
         model.vae.register_to_config(scaling_factor=float(model.vae.config.scaling_factor / sample.std()))
-        training, memorised = settings.denoiser, "memorized" not in without
-        latents = CaptionedLatents(
-            model, world, pairs, settings.pool, training.steps, training.batch, key, memorised
-        )
+        training = settings.denoiser
+        latents = CaptionedLatents(model, world, pairs, settings.pool, training.steps, training.batch, key)
         both = torch.nn.ModuleDict({"unet": model.net, "text_encoder": model.text_encoder})
         train(Trained(model, both), Denoise(), latents, training, second, f"{label} denoiser")
     return model

@@ -4,6 +4,7 @@ What training never sees, so that it can be asked for later: a few (concept, sty
 template, background) triples of the others.
 """
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,11 @@ class World:
         drawn = (emoji.read_drawings(folder, f"{name}.npy") for name in ("concepts", "memorized", "stickers"))
         drawings, fixed, stickers = drawn
         return cls(concepts, drawings, pictures, fixed, stickers)
+
+    def without(self, names: set[str]) -> "World":
+        """The same with the fixed pictures of those styles left out, or with none for "memorized"."""
+        kept = [i for i, p in enumerate(self.pictures) if p.style not in names and "memorized" not in names]
+        return dataclasses.replace(self, pictures=[self.pictures[i] for i in kept], fixed=self.fixed[kept])
 
     @property
     def words(self) -> list[str]:
