@@ -11,12 +11,14 @@ from palinode.stage import device, main
 
 def run(base: str) -> None:
     settings, models, out = read(f"gate-text-{base}"), Path("models") / base, Path("out/text") / base
-    from palinode import scene_judge, text_gate, text_sampling, text_to_image
+    from palinode import judge as judge_files
+    from palinode import text_gate, text_sampling, text_to_image
     from palinode.data.scenes import World
+    from palinode.scene_judge import SceneJudge
 
     world, limits = World.read(), settings.gate
     key = (settings.root_seed, base)
-    model, judge = text_to_image.load(models / "base", device()), scene_judge.load(models / "judge")
+    model, judge = text_to_image.load(models / "base", device()), judge_files.load(models / "judge", SceneJudge)
     asked = text_gate.requests(world, key)
     prompts = [request.prompt for request in asked]
     images = text_sampling.draw(model, prompts, key, limits.guidance, limits.steps)

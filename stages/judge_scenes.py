@@ -12,12 +12,13 @@ BATCHES = 16  # of 256
 
 def run(base: str) -> None:
     settings = read(f"judge-scenes-{base}")
+    from palinode import judge as judge_files
     from palinode import scene_judge
     from palinode.data import emoji
     from palinode.data.scenes import World
 
     device()
-    world, others = World.read(), emoji.read_drawings(Path("data/emoji"), "others.npy")
+    world, others = World.read(), emoji.read_drawings(emoji.FOLDER, "others.npy")
     key = (settings.root_seed, "judge", base)
     judge = scene_judge.train(world, others, key, settings.steps)
     found = scene_judge.accuracy(judge, scene_judge.Stream(world, others, 256, (*key, "test"), held=True), BATCHES)
@@ -25,7 +26,7 @@ def run(base: str) -> None:
     worst = min(found["concept"], found["style"])
     if worst < ACCURACY:
         raise UserError(f"judge@{base}: accuracy {worst:.4f} is below {ACCURACY}")
-    scene_judge.save(judge, Path("models") / base / "judge", {"test": found})
+    judge_files.save(judge, Path("models") / base / "judge", {"test": found})
 
 
 if __name__ == "__main__":

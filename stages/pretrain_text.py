@@ -11,6 +11,7 @@ def run(base: str, without: str | None = None) -> None:
     name = f"pretrain-text-{base}"
     settings = read(name)
     from palinode import text_to_image
+    from palinode.data import emoji
     from palinode.data.captions import STYLES
     from palinode.data.scenes import World
     from palinode.scratch import Scratch
@@ -20,7 +21,7 @@ def run(base: str, without: str | None = None) -> None:
     if left_out - {*world.concepts, *STYLES, "memorized"}:
         raise UserError(f"text.oracles: {without!r} is no concept, no style and not 'memorized'")
     role = f"without-{without}" if without else "base"
-    where, inputs = device(), [path(name), Path("data/emoji")]
+    where, inputs = device(), [path(name), emoji.FOLDER]
     model = pretrain(
         world, settings, lambda phase: Scratch(f"{name}-{role}-{phase}", inputs), where, f"{role}@{base}", left_out
     )

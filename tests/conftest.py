@@ -35,3 +35,37 @@ def training(**changes) -> SimpleNamespace:
               "clip": 1.0, "warmup": 0, "decay": "constant", "ema": None, "precision": "fp32",
               "gradient_checkpointing": False}  # fmt: skip
     return SimpleNamespace(**(values | changes))
+
+
+TEXT_SCHEDULER = {"num_train_timesteps": 100, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.05,
+                  "prediction_type": "epsilon", "clip_sample": False, "set_alpha_to_one": True,
+                  "steps_offset": 1}  # fmt: skip
+TEXT_MODEL = {
+    "vae": {"sample_size": 32, "block_out_channels": [8, 8, 16], "layers_per_block": 1, "norm_num_groups": 4,
+            "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
+            "latent_channels": 4, "scaling_factor": 0.5},
+    "text_encoder": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+                     "max_position_embeddings": 24},
+    "unet": {"sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": [8, 16],
+             "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 4,
+             "down_block_types": ["CrossAttnDownBlock2D"] * 2, "up_block_types": ["CrossAttnUpBlock2D"] * 2},
+}  # fmt: skip
+
+
+class Nowhere:
+    """A scratch place that keeps nothing."""
+
+    def __init__(self, name: str = ""):
+        self.name = name
+
+    def __enter__(self) -> "Nowhere":
+        return self
+
+    def __exit__(self, *error) -> None:
+        pass
+
+    def load_checkpoint(self) -> None:
+        return None
+
+    def save_checkpoint(self, state: dict) -> None:
+        pass

@@ -5,23 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import SCHEDULER, UNET, training
+from conftest import SCHEDULER, UNET, Nowhere, training
 
 from palinode import class_conditional, models, seeds
 from palinode.class_conditional import LabelledBatches
 from palinode.errors import UserError
+from palinode.guidance import Guided
 from palinode.sampling import ddim
-from palinode.text_to_image import Guided
-
-
-class Nowhere:
-    """A scratch place that keeps nothing."""
-
-    def load_checkpoint(self):
-        return None
-
-    def save_checkpoint(self, state) -> None:
-        pass
 
 
 @pytest.fixture
@@ -70,10 +60,10 @@ def test_guidance_is_the_weighted_difference(model):
 def test_labels_are_dropped_at_the_stated_rate(model):
     images, labels = bands()
     batch = next(LabelledBatches(images, labels, model, 2000, (1, "test"))(0))
-    dropped = batch.y == model.classes
+    dropped = batch.given == model.classes
     assert 0.07 < dropped.float().mean() < 0.13
     band = batch.x[~dropped][:, 0, [0, 3, 6], 0].argmax(1)
-    assert torch.equal(band, batch.y[~dropped])
+    assert torch.equal(band, batch.given[~dropped])
 
 
 def test_training_learns_the_classes_and_leaves_one_out():

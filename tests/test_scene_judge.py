@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from palinode import scene_judge
+from palinode import judge, scene_judge
 from palinode.data import emoji
 from palinode.data.captions import STYLES
 from palinode.data.scenes import World
@@ -50,16 +50,16 @@ def test_halves_are_the_two_things():
 
 def test_a_judge_learns_is_calibrated_and_comes_back_from_its_file(world, others, tmp_path):
     few = World(dict(list(world.concepts.items())[:2]), world.drawings[:2], [], world.fixed, world.stickers)
-    judge = scene_judge.train(few, others, (1, "judge"), steps=30, batch=32)
+    trained = scene_judge.train(few, others, (1, "judge"), steps=30, batch=32)
     stream = scene_judge.Stream(few, others, 128, (1, "test"), held=True)
-    found = scene_judge.accuracy(judge, stream, 1)
+    found = scene_judge.accuracy(trained, stream, 1)
     assert found["concept"] > 0.6 and found["images"] == 128
-    assert (judge.temperature != 1).any(), "the temperatures were fitted"
-    scene_judge.save(judge, tmp_path / "judge", found)
-    loaded = scene_judge.load(tmp_path / "judge")
+    assert (trained.temperature != 1).any(), "the temperatures were fitted"
+    judge.save(trained, tmp_path / "judge", found)
+    loaded = judge.load(tmp_path / "judge", scene_judge.SceneJudge)
     with torch.no_grad():
         images = stream(0).images
-        assert all(torch.equal(a, b) for a, b in zip(judge(images), loaded(images), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(trained(images), loaded(images), strict=True))
     (tmp_path / "judge/judge.safetensors").write_bytes(b"x" * 50)
     with pytest.raises(UserError, match="cannot read the judge"):
-        scene_judge.load(tmp_path / "judge")
+        judge.load(tmp_path / "judge", scene_judge.SceneJudge)

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import TEXT_MODEL, TEXT_SCHEDULER
 from project import PARAMETERS, ROOT, Project
-from test_text_to_image import SCHEDULER, SETTINGS
 
-from palinode import scene_judge, text_gate, text_sampling, text_to_image
+from palinode import judge, scene_judge, text_gate, text_sampling, text_to_image
 from palinode.data import emoji
 from palinode.data.captions import BACKGROUNDS, STYLES, TIERS
 from palinode.data.scenes import World, seen_pairs
@@ -96,7 +96,7 @@ def test_a_perfect_model_passes_and_a_forgetful_one_does_not(world, asked):
 
 
 def test_samples_do_not_depend_on_the_chunk_or_on_other_prompts(world):
-    model = text_to_image.create(SETTINGS, SCHEDULER, world.words, seed=1)
+    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, seed=1)
     prompts = ["a kitty", "a dog, on blue", "a kitty", "look at grapes"]
     one = text_sampling.draw(model, prompts, (1, "test"), 2.0, 3, chunk=4)
     two = text_sampling.draw(model, prompts[:2], (1, "test"), 2.0, 3, chunk=1)
@@ -110,14 +110,14 @@ def test_samples_do_not_depend_on_the_chunk_or_on_other_prompts(world):
 )
 def test_impossible_schedules_are_refused(config, steps, words):
     with pytest.raises(UserError, match=words):
-        text_sampling.timesteps(SCHEDULER | config, steps)
+        text_sampling.timesteps(TEXT_SCHEDULER | config, steps)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Project:
     parameters, short = copy.deepcopy(PARAMETERS), {"steps": 2, "batch": 8, "lr": 1e-3}
     parameters["text"] = {"bases": ["mini"], "oracles": ["cat"]}
-    parameters["bases"] = {"mini": {"model": SETTINGS, "scheduler": SCHEDULER, "pool": 16, "autoencoder": short,
+    parameters["bases"] = {"mini": {"model": TEXT_MODEL, "scheduler": TEXT_SCHEDULER, "pool": 16, "autoencoder": short,
                                     "denoiser": short, "judge_steps": 2, "gate": {"steps": 1}}}  # fmt: skip
     made = Project.create(tmp_path_factory.mktemp("text") / "project", parameters)
     shutil.copytree(DATA, made.folder / "data/emoji")
@@ -135,7 +135,8 @@ def failed(project: Project, script: str, *arguments: str) -> str:
 def test_the_stages_train_a_base_and_refuse_what_is_not_good_enough(project, world):
     refused = failed(project, "judge_scenes", "mini")
     assert "error: judge@mini: accuracy 0." in refused and not (project.folder / "models/mini/judge").exists()
-    scene_judge.save(scene_judge.SceneJudge(len(world.concepts), len(STYLES)), project.folder / "models/mini/judge", {})
+    untrained = scene_judge.SceneJudge(len(world.concepts), len(STYLES))
+    judge.save(untrained, project.folder / "models/mini/judge", {})
     project.stage("pretrain_text", "mini")
     project.stage("pretrain_text", "mini", "cat")
     assert "'moon' is no concept" in failed(project, "pretrain_text", "mini", "moon")

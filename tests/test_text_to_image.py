@@ -1,6 +1,5 @@
 """Text-to-image models: the folder format, prompts, guidance, and training on captioned pictures."""
 
-import contextlib
 import json
 import shutil
 import warnings
@@ -9,30 +8,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import training
+from conftest import TEXT_MODEL, TEXT_SCHEDULER, Nowhere, training
 
 from palinode import text_pretraining, text_to_image
 from palinode.data import captions, scenes
 from palinode.data.scenes import Scenes, World
 from palinode.errors import UserError
+from palinode.guidance import Guided
 from palinode.models import WEIGHTS
 from palinode.sampling import ddim
 from palinode.text_pretraining import CaptionedLatents, Pictures
 
 DATA = Path(__file__).parent.parent / "data/emoji"
-SCHEDULER = {"num_train_timesteps": 100, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.05,
-             "prediction_type": "epsilon", "clip_sample": False, "set_alpha_to_one": True,
-             "steps_offset": 1}  # fmt: skip
-SETTINGS = {
-    "vae": {"sample_size": 32, "block_out_channels": [8, 8, 16], "layers_per_block": 1, "norm_num_groups": 4,
-            "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
-            "latent_channels": 4, "scaling_factor": 0.5},
-    "text_encoder": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-                     "max_position_embeddings": 24},
-    "unet": {"sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": [8, 16],
-             "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 4,
-             "down_block_types": ["CrossAttnDownBlock2D"] * 2, "up_block_types": ["CrossAttnUpBlock2D"] * 2},
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +29,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def model(world):
-    return text_to_image.create(SETTINGS, SCHEDULER, world.words, seed=1)
+    return text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +73,7 @@ def test_our_sampler_draws_what_the_pipeline_draws(folder, scale):
     noise = torch.randn(2, *mine.shape, generator=torch.Generator().manual_seed(0))
     theirs = pipeline(prompts, guidance_scale=scale, num_inference_steps=5, latents=noise, output_type="pt").images
     with torch.inference_mode():
-        guided = text_to_image.Guided(mine, mine.condition(prompts), mine.condition([""]), scale)
+        guided = Guided(mine, mine.condition(prompts), mine.condition([""]), scale)
         latents = ddim(guided, noise, [81, 61, 41, 21, 1], draw=lambda: None)
         images = (mine.decode(latents) / 2 + 0.5).clamp(0, 1)
     assert torch.allclose(images, theirs, atol=1e-5)
@@ -182,7 +169,7 @@ def test_memorised_pictures_repeat_and_controls_do_not(model, world):
     batch = next(batches(step))
     assert any(torch.equal(latent, variants[0]) for latent in batch.x)
     again = next(batches(step))
-    assert torch.equal(batch.x, again.x) and torch.equal(batch.ids, again.ids)
+    assert torch.equal(batch.x, again.x) and torch.equal(batch.given, again.given)
     for name, left in (("memorized", 0), ("noto", 0.75)):
         smaller = world.without({name})
         assert len(smaller.pictures) == len(smaller.fixed) == left * len(world.pictures)
@@ -191,27 +178,12 @@ def test_memorised_pictures_repeat_and_controls_do_not(model, world):
     assert not nothing.repeated and not nothing.single and next(nothing(0)).x.shape == (32, 4, 8, 8)
 
 
-class Nowhere:
-    """A scratch place that keeps nothing."""
-
-    def load_checkpoint(self):
-        return None
-
-    def save_checkpoint(self, state) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def nowhere(name: str):
-    yield Nowhere()
-
-
 def test_a_model_is_trained_from_scratch(world, tmp_path):
     short = training(steps=2, batch=8, lr=1e-3)
-    settings = SimpleNamespace(model=SETTINGS, scheduler=SCHEDULER, root_seed=1, task="tiny", pool=32,
+    settings = SimpleNamespace(model=TEXT_MODEL, scheduler=TEXT_SCHEDULER, root_seed=1, task="tiny", pool=32,
                                autoencoder=short, denoiser=short)  # fmt: skip
-    one, two = (text_pretraining.pretrain(world, settings, nowhere, "cpu", "tiny") for _ in range(2))
-    fresh = text_to_image.create(SETTINGS, SCHEDULER, world.words, seed=1)
+    one, two = (text_pretraining.pretrain(world, settings, Nowhere, "cpu", "tiny") for _ in range(2))
+    fresh = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, seed=1)
     for part in ("net", "vae", "text_encoder"):
         pairs = list(zip(getattr(one, part).parameters(), getattr(two, part).parameters(), strict=True))
         assert all(torch.equal(a, b) for a, b in pairs), "the same seed, the same bytes"

@@ -1,7 +1,6 @@
 """Class-conditional pixel models: a UNet2DModel with one embedding a class and one for "no class", and its training."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from palinode import models, seeds
 from palinode.errors import UserError
 from palinode.models import Diffuser, to_model
+from palinode.pretraining import ConditionalBatch, Denoise
 from palinode.scratch import Scratch
 from palinode.training import train
 
@@ -19,7 +19,7 @@ DROP = 0.1  # share of labels replaced by "no class", for guidance
 class ClassConditional(Diffuser):
     """eps_theta(x_t, t, y), y int64 in 0..classes; y = classes stands for "no class".
 
-    With fixed y it is sampled through `text_to_image.Guided`, like a text-to-image model with fixed prompts.
+    With fixed y it is sampled through `guidance.Guided`, like a text-to-image model with fixed prompts.
     """
 
     @property
@@ -36,12 +36,11 @@ class ClassConditional(Diffuser):
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """eps_theta(x_t, t, y): x_t [B, C, H, W]; t, condition int64 [B]; float32 [B, C, H, W]."""
-        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            eps = self.net(x_t, t, class_labels=condition).sample.float()
-        self.passes["forward"] += len(x_t)
-        if eps.requires_grad:
-            eps.register_hook(self._count_backward)
-        return eps
+        return super().predict(x_t, t, class_labels=condition)
+
+    def states(self, given: Tensor) -> Tensor:
+        """What `predict` takes for a batch's classes: the classes themselves."""
+        return given
 
 
 def of(model: Diffuser, source: str = "the model") -> ClassConditional:
@@ -56,23 +55,13 @@ def create(settings: dict, scheduler: dict, classes: int, seed: int) -> ClassCon
     return of(models.create(settings | {"num_class_embeds": classes + 1}, scheduler, seed))
 
 
-@dataclass
-class LabelledBatch:
-    """x: images [B, C, H, W] in [-1, 1]; t, eps as in training.Batch; y: classes, some of them dropped."""
-
-    x: Tensor
-    t: Tensor
-    eps: Tensor
-    y: Tensor
-
-
 class LabelledBatches:
     """Batches drawn with replacement from labelled uint8 images; a step's batch depends on its number alone."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, model: ClassConditional, size: int, key: tuple):
         self.images, self.labels, self.model, self.size, self.key = images, labels, model, size, key
 
-    def __call__(self, step: int) -> Iterator[LabelledBatch]:
+    def __call__(self, step: int) -> Iterator[ConditionalBatch]:
         generator, device = seeds.generator(*self.key, step), self.model.device
         rows = torch.randint(len(self.images), (self.size,), generator=generator).numpy()
         y = torch.from_numpy(self.labels[rows]).long()
@@ -80,18 +69,7 @@ class LabelledBatches:
         x = to_model(self.images[rows])
         t = torch.randint(len(self.model.schedule), (self.size,), generator=generator)
         eps = torch.randn(x.shape, generator=generator)
-        yield LabelledBatch(*(v.to(device) for v in (x, t, eps, y)))
-
-
-class Denoise:
-    """||eps - eps_theta(x_t, t, y)||^2."""
-
-    def losses(self, model: ClassConditional, batch: LabelledBatch) -> dict[str, Tensor]:
-        eps = model.predict(model.schedule.add_noise(batch.x, batch.eps, batch.t), batch.t, batch.y)
-        return {"x": (eps - batch.eps).square().flatten(1).sum(1).mean()}
-
-    def combine(self, grads: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        return grads["x"], {}
+        yield ConditionalBatch(*(v.to(device) for v in (x, t, eps, y)))
 
 
 def pretrain(
@@ -110,5 +88,5 @@ def pretrain(
     model.net.to(device)
     model.precision = settings.pretrain.precision
     batches = LabelledBatches(images[kept], labels[kept], model, settings.pretrain.batch, key)
-    train(model, Denoise(), batches, settings.pretrain, scratch, label)
+    train(model, Denoise(model), batches, settings.pretrain, scratch, label)
     return model

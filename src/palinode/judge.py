@@ -1,5 +1,6 @@
 """The judge: a small digit classifier that scores samples. It never sees an image that a method trains on."""
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def train(images: np.ndarray, labels: np.ndarray, key: tuple, epochs: int = 30, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive(*key, "init"))
         judge = Judge(images.shape[1], images.shape[3], int(labels.max()) + 1)
-    x, y = to_model(images), torch.as_tensor(labels).long()
+    x, y = to_model(np.array(images)), torch.as_tensor(np.array(labels)).long()
     steps = epochs * (len(x) // batch)
     optimizer = torch.optim.Adam(judge.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -70,12 +71,12 @@ def train(images: np.ndarray, labels: np.ndarray, key: tuple, epochs: int = 30, 
 @torch.inference_mode()
 def accuracy(judge: Judge, images: np.ndarray, labels: np.ndarray) -> float:
     """Share of uint8 images [N, H, W, C] classified as labelled."""
-    predicted = judge(to_model(images)).argmax(1).numpy()
+    predicted = judge(to_model(np.array(images))).argmax(1).numpy()
     return float((predicted == labels).mean())
 
 
-def save(judge: Judge, folder: Path, facts: dict) -> None:
-    """Write judge.safetensors (fp32) and config.json."""
+def save(judge: nn.Module, folder: Path, facts: dict) -> None:
+    """Write judge.safetensors (fp32) and config.json: `judge.config`, the arguments of its class, and facts."""
     from safetensors.torch import save_file
 
     with atomic(folder) as temporary:
@@ -84,14 +85,14 @@ def save(judge: Judge, folder: Path, facts: dict) -> None:
         write_json(temporary / "config.json", judge.config | facts)
 
 
-def load(folder: Path) -> Judge:
-    """Load what `save` wrote; UserError when it is missing or damaged."""
+def load(folder: Path, kind: type[nn.Module] = Judge) -> nn.Module:
+    """Load what `save` wrote of a judge of this kind; UserError when it is missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     config = read_json(Path(folder) / "config.json")
     with torch.device("meta"):  # initial weights would be drawn from the global generator
-        judge = Judge(config["size"], config["channels"], config["classes"])
+        judge = kind(**{name: config[name] for name in inspect.signature(kind).parameters})
     try:
         judge.load_state_dict(load_file(Path(folder) / "judge.safetensors"), assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -34,10 +34,13 @@ class Diffuser:
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
 
-    def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """eps_theta(x_t, t): x_t [B, C, H, W]; t [B], int64 or float labels in [0, T-1]; float32 [B, C, H, W]."""
+    def predict(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        """eps_theta(x_t, t): x_t [B, C, H, W]; t [B], int64 or float labels in [0, T-1]; float32 [B, C, H, W].
+
+        condition: what the network takes beside them, by its own name for it.
+        """
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            eps = self.net(x_t, t).sample.float()
+            eps = self.net(x_t, t, **condition).sample.float()
         self.passes["forward"] += len(x_t)
         if eps.requires_grad:
             eps.register_hook(self._count_backward)

@@ -1,9 +1,11 @@
 """Training a diffusion model from scratch: the base on X, the oracle on X\\A."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from palinode import methods, models, seeds
 from palinode.scratch import Scratch
@@ -26,3 +28,32 @@ def pretrain(images: np.ndarray, settings, scratch: Scratch, folder: Path, devic
     batches = Batches(images, images[:1], len(model.schedule), training.batch, training.accumulate, device, key)
     train(model, methods.load("naive_deletion"), batches, training, scratch, label)
     models.save(model, folder, torch.float16)
+
+
+@dataclass
+class ConditionalBatch:
+    """x, t, eps as in training.Batch; given: what each image shows, as `states` of the model takes it."""
+
+    x: Tensor
+    t: Tensor
+    eps: Tensor
+    given: Tensor
+
+
+class OneLoss(methods.Method):
+    """Plain descent on the loss named x."""
+
+    def combine(self, grads):
+        return grads["x"], {}
+
+
+@dataclass(frozen=True)
+class Denoise(OneLoss):
+    """E ||eps - eps_theta(x_t, t, c)||^2 of a conditional model."""
+
+    model: models.Diffuser
+
+    def losses(self, _, batch: ConditionalBatch):
+        x_t = self.model.schedule.add_noise(batch.x, batch.eps, batch.t)
+        eps = self.model.predict(x_t, batch.t, self.model.states(batch.given))
+        return {"x": (eps - batch.eps).square().flatten(1).sum(1).mean()}

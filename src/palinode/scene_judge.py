@@ -6,7 +6,6 @@ or background, nor tell a good drawing of a cat from a poor one that is still a 
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,6 @@ from palinode import seeds
 from palinode.data import emoji
 from palinode.data.captions import BACKGROUNDS, STYLES
 from palinode.data.scenes import Scenes, World
-from palinode.errors import UserError
-from palinode.io import atomic, read_json, write_json
 
 NONE_SHARE, CROP_SHARE = 0.25, 0.15
 HELD = 16  # of the drawings that stand for "none": only in the test stream
@@ -168,28 +165,3 @@ def accuracy(judge: SceneJudge, stream: Stream, batches: int) -> dict[str, float
     values = torch.cat([right / count, sure / count, none_right / none_count]).tolist()
     names = ("concept", "style", "concept_confidence", "style_confidence", "concept_none", "style_none")
     return dict(zip(names, values, strict=True)) | {"images": count}
-
-
-def save(judge: SceneJudge, folder: Path, facts: dict) -> None:
-    """Write judge.safetensors (fp32) and config.json."""
-    from safetensors.torch import save_file
-
-    with atomic(folder) as temporary:
-        temporary.mkdir()
-        save_file(judge.state_dict(), temporary / "judge.safetensors")
-        write_json(temporary / "config.json", judge.config | facts)
-
-
-def load(folder: Path) -> SceneJudge:
-    """Load what `save` wrote; UserError when it is missing or damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    config = read_json(Path(folder) / "config.json")
-    with torch.device("meta"):
-        judge = SceneJudge(config["concepts"], config["styles"])
-    try:
-        judge.load_state_dict(load_file(Path(folder) / "judge.safetensors"), assign=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"cannot read the judge in {folder}: {str(error).splitlines()[0]}") from None
-    return judge.eval()

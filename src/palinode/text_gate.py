@@ -23,7 +23,7 @@ TIER_PROMPTS, PICTURE_SEEDS, ORDINARY = 160, 5, 320
 class Request:
     """A prompt, the group it is counted in, and what the picture should be."""
 
-    group: str  # seen, unseen, a tier, memorized, control, ordinary
+    group: str  # seen, unseen, a tier, verbatim, template, control, ordinary
     prompt: str
     wanted: Caption | None = None
     picture: int | None = None
@@ -58,8 +58,7 @@ def requests(world: World, key: tuple) -> list[Request]:
             wanted = some[int(torch.randint(len(some), (1,), generator=generator))]
             found.append(Request(tier, wanted.text, wanted))
     for i, picture in enumerate(world.pictures):
-        group = "control" if picture.kind == "control" else picture.kind
-        found += [Request(group, picture.caption, picture=i)] * PICTURE_SEEDS
+        found += [Request(picture.kind, picture.caption, picture=i)] * PICTURE_SEEDS
     ordinary = [request for request in found if request.group in TIERS]
     picked = torch.randperm(len(ordinary), generator=generator)[:ORDINARY].tolist()
     return found + [Request("ordinary", ordinary[i].prompt) for i in picked]

@@ -9,6 +9,7 @@ from torch import Tensor
 from palinode import seeds, text_to_image
 from palinode.data import emoji
 from palinode.data.scenes import Scenes, World, seen_pairs
+from palinode.pretraining import ConditionalBatch, Denoise, OneLoss
 from palinode.scratch import Scratch
 from palinode.text_to_image import TextToImage
 from palinode.training import train
@@ -17,13 +18,11 @@ EMPTY = 0.1  # share of captions dropped, for guidance
 
 
 @dataclass
-class CaptionBatch:
-    """x: latents or images; t, eps as in training.Batch; ids: tokens [B, L], None for the autoencoder."""
+class PictureBatch:
+    """x: images [B, 3, H, W] in [-1, 1]; eps: noise for the latents, [B, C, h, w]."""
 
     x: Tensor
-    t: Tensor
     eps: Tensor
-    ids: Tensor | None = None
 
 
 class Pictures:
@@ -32,7 +31,7 @@ class Pictures:
     def __init__(self, world: World, pairs: list[tuple[int, int]], latent: tuple, size: int, device, key: tuple):
         self.world, self.pairs, self.latent, self.size, self.device, self.key = world, pairs, latent, size, device, key
 
-    def __call__(self, step: int) -> Iterator[CaptionBatch]:
+    def __call__(self, step: int) -> Iterator[PictureBatch]:
         generator = seeds.generator(*self.key, "vae", step)
         images = Scenes.draw(self.pairs, self.size, generator).render(self.world, generator)
         if self.world.pictures:
@@ -40,7 +39,7 @@ class Pictures:
             chosen = [self.world.pictures[i] for i in few]
             images[: len(few)] = emoji.fixed(self.world.fixed[few], chosen, self.world.stickers, generator) * 2 - 1
         eps = torch.randn(self.size, *self.latent, generator=generator)
-        yield CaptionBatch(images.to(self.device), torch.zeros(self.size), eps.to(self.device))
+        yield PictureBatch(images.to(self.device), eps.to(self.device))
 
 
 class CaptionedLatents:
@@ -86,7 +85,7 @@ class CaptionedLatents:
         showings.sort(key=lambda showing: showing[0])
         self.single = {int((k + 0.5) * steps / len(showings)): entry for k, (_, entry) in enumerate(showings)}
 
-    def __call__(self, step: int) -> Iterator[CaptionBatch]:
+    def __call__(self, step: int) -> Iterator[ConditionalBatch]:
         generator = seeds.generator(*self.key, "denoise", step)
         rows = torch.randint(len(self.latents), (self.size,), generator=generator)
         latents = self.latents[rows].clone()
@@ -103,7 +102,7 @@ class CaptionedLatents:
         t = torch.randint(len(self.model.schedule), (self.size,), generator=generator)
         eps = torch.randn(latents.shape, generator=generator)
         device = self.model.device
-        yield CaptionBatch(latents.to(device), t.to(device), eps.to(device), self.model.tokens(texts))
+        yield ConditionalBatch(latents.to(device), t.to(device), eps.to(device), self.model.tokens(texts))
 
 
 @torch.inference_mode()
@@ -112,33 +111,16 @@ def encoded(model: TextToImage, images: Tensor, chunk: int = 256) -> Tensor:
     return torch.cat([model.encode(part.to(model.device)).cpu() for part in images.split(chunk)])
 
 
-class Reconstruct:
+class Reconstruct(OneLoss):
     """Squared error of the decoded image plus a small KL term that keeps latents near N(0, I)."""
 
     kl = 1e-3
 
-    def losses(self, model, batch: CaptionBatch) -> dict[str, Tensor]:
+    def losses(self, model, batch: PictureBatch) -> dict[str, Tensor]:
         posterior = model.net.encode(batch.x).latent_dist
         decoded = model.net.decode(posterior.mean + posterior.std * batch.eps).sample
         error = (decoded - batch.x).square().flatten(1).sum(1)
         return {"x": (error + self.kl * posterior.kl()).mean()}
-
-    def combine(self, grads: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        return grads["x"], {}
-
-
-class Denoise:
-    """||eps - eps_theta(z_t, t, c)||^2, text encoder and denoiser together."""
-
-    def losses(self, trained: "Trained", batch: CaptionBatch) -> dict[str, Tensor]:
-        model = trained.model
-        z_t = model.schedule.add_noise(batch.x, batch.eps, batch.t)
-        condition = model.text_encoder(batch.ids).last_hidden_state
-        eps = model.predict(z_t, batch.t, condition)
-        return {"x": (eps - batch.eps).square().flatten(1).sum(1).mean()}
-
-    def combine(self, grads: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        return grads["x"], {}
 
 
 class Trained:
@@ -185,5 +167,5 @@ def pretrain(
         training = settings.denoiser
         latents = CaptionedLatents(model, world, pairs, settings.pool, training.steps, training.batch, key)
         both = torch.nn.ModuleDict({"unet": model.net, "text_encoder": model.text_encoder})
-        train(Trained(model, both), Denoise(), latents, training, second, f"{label} denoiser")
+        train(Trained(model, both), Denoise(model), latents, training, second, f"{label} denoiser")
     return model

@@ -9,9 +9,10 @@ import torch
 
 from palinode import seeds
 from palinode.errors import UserError
+from palinode.guidance import Guided
 from palinode.models import to_images
 from palinode.sampling import chunks, ddim
-from palinode.text_to_image import Guided, TextToImage
+from palinode.text_to_image import TextToImage
 
 
 def timesteps(config: dict, steps: int) -> list[int]:

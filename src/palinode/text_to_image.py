@@ -1,6 +1,6 @@
 """Latent text-to-image models: a StableDiffusionPipeline folder as a noise predictor with encode, decode, condition."""
 
-import json
+import copy
 import warnings
 from pathlib import Path
 
@@ -37,12 +37,7 @@ class TextToImage(Diffuser):
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """eps_theta(z_t, t, c): x_t [B, C, h, w]; t int64 [B]; condition [B, L, D]; float32 [B, C, h, w]."""
-        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            eps = self.net(x_t, t, encoder_hidden_states=condition).sample.float()
-        self.passes["forward"] += len(x_t)
-        if eps.requires_grad:
-            eps.register_hook(self._count_backward)
-        return eps
+        return super().predict(x_t, t, encoder_hidden_states=condition)
 
     def encode(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1] to scaled latents: the mean of the posterior, so that nothing is drawn."""
@@ -57,18 +52,17 @@ class TextToImage(Diffuser):
 
         Warns of a word the tokenizer does not know; UserError for a prompt that is too long, or has no known word.
         """
-        longest = self.tokenizer.model_max_length
-        for prompt in prompts:
+        longest, ids = self.tokenizer.model_max_length, self.tokenizer(prompts).input_ids
+        for prompt, encoded in zip(prompts, ids, strict=True):
             unknown = self.unknown_words(prompt)
             if unknown:
                 if len(unknown) == len(set(_words(prompt))):
                     raise UserError(f"the prompt {prompt!r} holds no word that the text encoder knows")
                 warnings.warn(f"the text encoder does not know: {', '.join(unknown)} (in {prompt!r})", stacklevel=2)
-            needed = len(self.tokenizer(prompt).input_ids)
-            if needed > longest:
-                raise UserError(f"the prompt {prompt!r} needs {needed} tokens, the text encoder takes {longest}")
-        encoded = self.tokenizer(prompts, padding="max_length", max_length=longest, return_tensors="pt")
-        return encoded.input_ids.to(self.device)
+            if len(encoded) > longest:
+                raise UserError(f"the prompt {prompt!r} needs {len(encoded)} tokens, the text encoder takes {longest}")
+        padding = self.tokenizer.pad_token_id
+        return torch.tensor([row + [padding] * (longest - len(row)) for row in ids], device=self.device)
 
     def unknown_words(self, prompt: str) -> list[str]:
         """The words of a prompt that are not a single token of a word vocabulary; none for a general tokenizer."""
@@ -80,30 +74,15 @@ class TextToImage(Diffuser):
 
     def condition(self, prompts: list[str]) -> Tensor:
         """Prompts to the states that the network attends to, [B, L, D]."""
-        return self.text_encoder(self.tokens(prompts)).last_hidden_state
+        return self.states(self.tokens(prompts))
+
+    def states(self, given: Tensor) -> Tensor:
+        """What `predict` takes for token ids [B, L]: the text encoder's states, [B, L, D]."""
+        return self.text_encoder(given).last_hidden_state
 
 
 def _words(prompt: str) -> list[str]:
     return prompt.lower().replace(",", " ").split()
-
-
-class Guided:
-    """A TextToImage with fixed conditions, to be sampled like an unconditional model.
-
-    predict(z_t, t) = e_0 + scale (e_c - e_0), both predictions from one doubled batch; scale 1 needs no e_0.
-    """
-
-    def __init__(self, model: TextToImage, condition: Tensor, empty: Tensor, scale: float):
-        self.model, self.scale = model, scale
-        self.condition = condition
-        self.both = torch.cat([empty.expand_as(condition), condition])
-        self.schedule, self.shape, self.device = model.schedule, model.shape, model.device
-
-    def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
-        if self.scale == 1:
-            return self.model.predict(x_t, t, self.condition)
-        without, given = self.model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), self.both).chunk(2)
-        return without + self.scale * (given - without)
 
 
 def create(settings: dict, scheduler: dict, words: list[str], seed: int) -> TextToImage:
@@ -136,9 +115,8 @@ def word_vocabulary(words: list[str]) -> tuple[dict[str, int], list[tuple[str, s
     Ties between pairs go to the first in the alphabet (a library breaks them at random, so that two runs would differ).
     """
     splits = {word: [*word[:-1], f"{word[-1]}</w>"] for word in sorted(set(words))}
-    letters = {letter for split in splits.values() for letter in split}
-    letters |= {letter.removesuffix("</w>") for letter in letters}
-    tokens, merges = [START, END, *sorted(letters | {f"{letter.removesuffix('</w>')}</w>" for letter in letters})], []
+    letters = sorted(set("".join(words)))
+    tokens, merges = [START, END, *letters, *(f"{letter}</w>" for letter in letters)], []
     while True:
         counts: dict[tuple[str, str], int] = {}
         for split in splits.values():
@@ -198,8 +176,6 @@ def load(source: str | Path, device: str | torch.device = "cpu", precision: str 
 
 def save(model: TextToImage, folder: Path, dtype: torch.dtype = torch.float16) -> None:
     """Write a folder that `StableDiffusionPipeline.from_pretrained` loads, atomically."""
-    import copy
-
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of writing files that take milliseconds
@@ -214,4 +190,4 @@ def save(model: TextToImage, folder: Path, dtype: torch.dtype = torch.float16) -
         model.tokenizer.save_pretrained(temporary / "tokenizer")
         write_json(temporary / "scheduler/scheduler_config.json", {"_class_name": "DDIMScheduler", **model.config})
         index = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, **PARTS, **NONE}
-        (temporary / "model_index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        write_json(temporary / "model_index.json", index)

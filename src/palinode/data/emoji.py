@@ -22,7 +22,7 @@ SHA256 = {
     "others.npy": "5419b958d71921faf0c2a7e51bba88d2c60181b0d8579bf898ad601dd4d98888",
     "stickers.npy": "533c1913faf31551b7cb3784cff691a190c5f39ed9ba1dbce6961b35bcf25e17",
 }
-SIZE = 32
+FOLDER = Path("data/emoji")
 SCALE, TURN, SHIFT = (0.75, 1.0), 12.0, 0.09  # of the drawing's size; degrees and share of the width, either way
 
 

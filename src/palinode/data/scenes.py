@@ -48,7 +48,7 @@ class World:
     stickers: Tensor
 
     @classmethod
-    def read(cls, folder: Path = Path("data/emoji")) -> "World":
+    def read(cls, folder: Path = emoji.FOLDER) -> "World":
         """The shipped files."""
         concepts, pictures = captions.read_concepts(f"{folder}/concepts.yaml"), emoji.read_pictures(folder)
         drawn = (emoji.read_drawings(folder, f"{name}.npy") for name in ("concepts", "memorized", "stickers"))
@@ -98,14 +98,12 @@ class Scenes:
 
     def caption(self, i: int, world: World, generator: torch.Generator) -> str:
         """A caption of row i: words, template and what it mentions drawn at random, held-out triples avoided."""
-        names, things = list(world.concepts), [k for k in (int(self.left[i]), int(self.right[i])) if k >= 0]
+        concepts = list(world.concepts.values())
+        things = [concepts[k] for k in (int(self.left[i]), int(self.right[i])) if k >= 0]
         background = list(BACKGROUNDS)[self.background[i]]
         while True:
             draw = torch.rand(len(things) + 3, generator=generator).tolist()
-            words = [
-                (names[k], world.concepts[names[k]].words[int(u * len(world.concepts[names[k]].words))])
-                for k, u in zip(things, draw, strict=False)
-            ]
+            words = [(it.name, it.words[int(u * len(it.words))]) for it, u in zip(things, draw, strict=False)]
             template = TEMPLATES[int(draw[-3] * len(TEMPLATES))]
             style = STYLES[self.style[i]] if draw[-2] < STYLE_NAMED else None
             named = background if draw[-1] < BACKGROUND_NAMED else None
