@@ -20,8 +20,8 @@ install: $(STAMP) ## create .venv with the locked packages (the targets below do
 repro: $(STAMP) ## run the whole pipeline: dvc repro
 	$(RUN) dvc repro $(ARGS)
 
-test: $(STAMP) ## run the tests: pytest
-	$(RUN) python -m pytest $(ARGS)
+test: $(STAMP) ## run the tests, a file to a core at a time: pytest
+	$(RUN) python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## check the code: ruff
 	$(RUN) ruff check $(ARGS) .

@@ -82,6 +82,20 @@ def celebahq_cell(quick: bool) -> list[dict]:
     return records
 
 
+def text_sampler(quick: bool) -> list[dict]:
+    """Our text-to-image sampling / that of StableDiffusionPipeline, same model, prompts, steps and noise."""
+    record = {"case": "emoji"} | worker("text.py", "sampler", 1 if quick else 7)
+    return [record | most(record["ours/pipeline"], 1.0)]
+
+
+def stable_diffusion(quick: bool) -> list[dict]:
+    """The Stable Diffusion 1.4 architecture with random weights: sample one image, take one plain step."""
+    with tempfile.TemporaryDirectory() as name:
+        worker("text.py", "build", f"{name}/model", 64 if quick else 512)
+        record = {"case": "SD 1.4"} | worker("text.py", "large", f"{name}/model")
+    return [record | most(record["GiB"], 20)]
+
+
 def pipeline(quick: bool) -> list[dict]:
     """Share of a default cell's time inside networks."""
     params = parameters()
@@ -127,6 +141,8 @@ BENCHMARKS = {
     "sampling": sampling,
     "startup": startup,
     "celebahq-cell": celebahq_cell,
+    "text-sampler": text_sampler,
+    "stable-diffusion": stable_diffusion,
     "pipeline": pipeline,
 }
 HIDDEN = ("wall", "script")  # in the file, not in the table
