@@ -21,12 +21,13 @@ def run(base: str) -> None:
     world, others = World.read(), emoji.read_drawings(emoji.FOLDER, "others.npy")
     key = (settings.root_seed, "judge", base)
     judge = scene_judge.train(world, others, key, settings.steps)
-    found = scene_judge.accuracy(judge, scene_judge.Stream(world, others, 256, (*key, "test"), held=True), BATCHES)
-    print(f"judge@{base}: {found}")
+    found = scene_judge.accuracy(judge, scene_judge.Stream(world, others, 256, (*key, "test")), BATCHES)
+    unseen = scene_judge.unseen(judge, scene_judge.Stream(world, others, 1, key, held=True), 256 * BATCHES, key)
+    print(f"judge@{base}: {found}, unseen drawings: {unseen}")
     worst = min(found["concept"], found["style"])
     if worst < ACCURACY:
         raise UserError(f"judge@{base}: accuracy {worst:.4f} is below {ACCURACY}")
-    judge_files.save(judge, Path("models") / base / "judge", {"test": found})
+    judge_files.save(judge, Path("models") / base / "judge", {"test": found, "unseen": unseen})
 
 
 if __name__ == "__main__":

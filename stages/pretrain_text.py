@@ -6,11 +6,13 @@ from palinode.errors import UserError
 from palinode.settings import path, read
 from palinode.stage import device, main
 
+GUIDANCE, STEPS = 3.0, 20  # of the pictures drawn while training
+
 
 def run(base: str, without: str | None = None) -> None:
     name = f"pretrain-text-{base}"
     settings = read(name)
-    from palinode import text_to_image
+    from palinode import conditional_sampling, text_to_image
     from palinode.data import emoji
     from palinode.data.captions import STYLES
     from palinode.data.scenes import World
@@ -21,11 +23,17 @@ def run(base: str, without: str | None = None) -> None:
     if left_out - {*world.concepts, *STYLES, "memorized"}:
         raise UserError(f"text.oracles: {without!r} is no concept, no style and not 'memorized'")
     role = f"without-{without}" if without else "base"
-    where, inputs = device(), [path(name), emoji.FOLDER]
-    model = pretrain(
-        world, settings, lambda phase: Scratch(f"{name}-{role}-{phase}", inputs), where, f"{role}@{base}", left_out
-    )
-    text_to_image.save(model, Path("models") / base / role)
+    where, inputs, prompts = device(), [path(name), emoji.FOLDER], world.examples
+
+    def preview(model):
+        return conditional_sampling.draw(model, prompts, (settings.root_seed, base), GUIDANCE, STEPS)
+
+    def scratch(phase):
+        return Scratch(f"{name}-{role}-{phase}", inputs)
+
+    outcome = pretrain(world, settings, scratch, where, f"{role}@{base}", preview, left_out)
+    text_to_image.save(outcome.model, Path("models") / base / role)
+    outcome.write_progress(Path("models") / base / "training" / role)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Unlearn the forget set from the base model: unlearn.py TASK ROW SEED."""
 
-import csv
 from pathlib import Path
 
-from palinode.io import atomic, read_array, write_json
+from palinode.io import read_array, write_json
 from palinode.settings import path, read
 from palinode.stage import cell, device, main
 
@@ -11,7 +10,7 @@ from palinode.stage import cell, device, main
 def run(task: str, row: str, seed: str) -> None:
     from palinode import methods, models
     from palinode.scratch import Scratch
-    from palinode.training import Batches, train
+    from palinode.training import Batches, train, write_history
 
     name, out, data, base = (
         f"unlearn-{task}-{row}",
@@ -29,10 +28,7 @@ def run(task: str, row: str, seed: str) -> None:
         batches = Batches(retain, forget, len(model.schedule), training.batch, training.accumulate, where, key)
         history = train(model, method, batches, training, scratch, f"{row}@{task} seed {seed}")
         models.save(model, out / "model")
-        with atomic(out / "training.csv") as temporary, open(temporary, "w", newline="") as handle:
-            writer = csv.DictWriter(handle, list(history[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({k: f"{v:.6g}" for k, v in line.items()} for line in history)
+        write_history(out / "training.csv", history)
         write_json(out / "cost.json", model.passes | {"steps": training.steps})
 
 

@@ -50,22 +50,3 @@ TEXT_MODEL = {
              "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 4,
              "down_block_types": ["CrossAttnDownBlock2D"] * 2, "up_block_types": ["CrossAttnUpBlock2D"] * 2},
 }  # fmt: skip
-
-
-class Nowhere:
-    """A scratch place that keeps nothing."""
-
-    def __init__(self, name: str = ""):
-        self.name = name
-
-    def __enter__(self) -> "Nowhere":
-        return self
-
-    def __exit__(self, *error) -> None:
-        pass
-
-    def load_checkpoint(self) -> None:
-        return None
-
-    def save_checkpoint(self, state: dict) -> None:
-        pass

@@ -103,3 +103,8 @@ def test_the_vocabulary_holds_every_word_of_every_prompt(concepts):
     texts = [c.text for name in captions.TIERS for c in tier(name, concepts["cat"], concepts.values())]
     texts += [c.text for one, name in itertools.product(concepts.values(), ("T1", "T2", "T3")) for c in tier(name, one)]
     assert {word for text in texts for word in text.replace(",", "").split()} | {"velvet", "harbor"} <= words
+
+
+def test_ordinary_captions_are_the_listed_ones(concepts):
+    listed = FILE.with_name("ordinary.txt").read_text().splitlines()
+    assert listed == captions.ordinary(concepts.values()) and len(set(listed)) == len(listed) >= 300

@@ -5,13 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import SCHEDULER, UNET, Nowhere, training
+from conftest import SCHEDULER, UNET, training
 
-from palinode import class_conditional, models, seeds
+from palinode import class_conditional, conditional_sampling, models, seeds
 from palinode.class_conditional import LabelledBatches
 from palinode.errors import UserError
 from palinode.guidance import Guided
 from palinode.sampling import ddim
+from palinode.scratch import Scratch
 
 
 @pytest.fixture
@@ -66,12 +67,20 @@ def test_labels_are_dropped_at_the_stated_rate(model):
     assert torch.equal(band, batch.given[~dropped])
 
 
-def test_training_learns_the_classes_and_leaves_one_out():
+def test_training_learns_the_classes_and_leaves_one_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("PALINODE_SCRATCH", str(tmp_path))
     images, labels = bands()
     short = SCHEDULER | {"num_train_timesteps": 100, "beta_end": 0.2, "beta_start": 1e-3}
     settings = SimpleNamespace(root_seed=1, task="bands", model=UNET, scheduler=short,
                                pretrain=training(steps=300, batch=16, lr=4e-3))  # fmt: skip
-    model = class_conditional.pretrain(images, labels, settings, Nowhere(), "cpu", "bands")
+
+    def preview(model):
+        return conditional_sampling.draw(model, [0, None], (1, "bands"), 1.0, 2)
+
+    with Scratch("bands", []) as scratch:
+        outcome = class_conditional.pretrain(images, labels, settings, scratch, "cpu", "bands", preview)
+    model = outcome.model
+    assert outcome.drawn.shape == (20, 2, 8, 8, 1) and np.array_equal(outcome.drawn[-1], preview(model))
     noise = torch.randn(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     wanted = [0, 1, 2] * 4
     with torch.inference_mode():
@@ -80,7 +89,10 @@ def test_training_learns_the_classes_and_leaves_one_out():
     rows = torch.stack([drawn[:, 0, 3 * y : 3 * y + 2].mean((1, 2)) for y in range(3)], 1)
     assert (rows.argmax(1) == torch.tensor(wanted)).float().mean() > 0.8
     settings.pretrain = training(steps=5, batch=16)
-    left = class_conditional.pretrain(images, labels, settings, Nowhere(), "cpu", "bands", without=2)
+    with Scratch("bands", []) as scratch:
+        left = class_conditional.pretrain(images, labels, settings, scratch, "cpu", "bands", preview, without=2).model
+        with pytest.raises(UserError, match="no image has the class 3"):
+            class_conditional.pretrain(images, labels, settings, scratch, "cpu", "bands", preview, without=3)
     before = class_conditional.create(UNET, short, 3, seeds.derive(1, "bands", "pretrain", "init"))
     moved = (left.net.class_embedding.weight - before.net.class_embedding.weight).abs().amax(1)
     assert moved[2] < 1e-6 < 1e-4 < moved[:2].min(), "only the class left out keeps its embedding"

@@ -168,6 +168,19 @@ def test_a_new_method_is_one_file_one_block_and_its_name(project):
 # The graph itself
 
 
+def test_the_committed_lock_is_that_of_the_committed_code(tmp_path):
+    """A fresh clone would otherwise train the shipped models again."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    clone = Project(ROOT).clone(tmp_path / "clone")
+    clone.dvc("repro", "-q", "-s", "plan")
+    changes = [change for stage in json.loads(clone.dvc("status", "--json")).values() for change in stage]
+    assert not [change for change in changes if "changed command" in change]
+    files = [item for change in changes for paths in change.values() for item in paths.items()]
+    stale = [path for path, how in files if how == "modified"]
+    assert not stale, "run the stages of these files, or show that their results stay the same, and record the lock"
+
+
 def stages() -> dict[str, dict]:
     return yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 

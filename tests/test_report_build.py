@@ -8,6 +8,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import made_bases
 import numpy as np
 import pytest
 
@@ -113,7 +114,8 @@ def make_run(root, seeds=(0,)):
     training = {"lr": 2e-4, "steps": STEPS, "batch": BATCH // 2, "accumulate": 2, "betas": [0.95, 0.999], "clip": 1.0}
     rows = {name: {"method": name.split("-")[0], "paper": paper, "options": {"ratio": 0.1}, "training": training}
             for name, paper, *_ in ROWS}  # fmt: skip
-    return {"family": "data", "seeds": list(seeds), "tasks": {"tshirt": rows}}
+    made_bases.write(root)
+    return {"family": "data", "seeds": list(seeds), "tasks": {"tshirt": rows}, "bases": made_bases.BASES}
 
 
 OUTPUTS = ["results/metrics.csv", "results/metrics.json", "results/figure.png", "results/plots/pareto.csv",
@@ -129,7 +131,7 @@ def built(tmp_path_factory):
 
 def test_outputs_and_their_bytes(built, tmp_path):
     root, settings, text = built
-    for name in ("out", "reference"):
+    for name in ("out", "models", "reference"):
         shutil.copytree(root / name, tmp_path / name)
     assert build.build(settings, tmp_path) == text
     for name in OUTPUTS:

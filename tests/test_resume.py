@@ -18,6 +18,7 @@ STEPS, CHUNKS = 100, 20
 # stage: (arguments, what it writes, its finished work in scratch, bounds of the pieces after which it is killed)
 STAGES = {
     "pretrain": (("tiny", "base"), "models/tiny/base", "checkpoint.pt", (1, 12)),
+    "pretrain_class": (("two",), "models/two", "checkpoint.pt", (1, 12)),
     "unlearn": (("tiny", "siss-05", "0"), "out/cells/tiny/siss-05/0", "checkpoint.pt", (1, 12)),
     "gate": (("tiny",), "models/tiny/gate.json", "chunk-*.npy", (1, 7)),
     "sample": (("tiny", "base", "0"), "out/cells/tiny/base/0/samples", "chunk-*.npy", (1, 7)),
@@ -35,7 +36,14 @@ def ready(tmp_path_factory) -> Project:
     task["sample"]["steps"] = 12
     task["evaluate"] |= {"ode_steps": 8, "eps_draws": 16, "denoise_from": 20}
     parameters["rows"]["siss-05"]["steps"] = STEPS
-    return Project.create(tmp_path_factory.mktemp("resume") / "ready", parameters).begin()
+    parameters["classes"] = {"bases": ["two"], "oracles": []}
+    parameters["class_bases"] = {"two": {
+        "images": "data/judge-train.npy", "judge": task["data"]["judge"], "size": 16, "channels": 1,
+        "model": task["model"], "pretrain": task["pretrain"],
+    }}  # fmt: skip
+    project = Project.create(tmp_path_factory.mktemp("resume") / "ready", parameters).begin()
+    project.stage("prepare_class", "two")
+    return project
 
 
 def pieces(project: Project, pattern: str) -> dict[Path, int]:

@@ -138,3 +138,10 @@ def test_build_refuses_other_files(build, raw):
     path.unlink()
     with pytest.raises(SystemExit, match="none of train-images"):
         build.read_idx(raw, "mnist", "train-images")
+
+
+def test_models_are_small_and_passed_their_gates():
+    weights = list((ROOT / "models").rglob("*.safetensors"))
+    assert sum(path.stat().st_size for path in weights) <= 25_000_000
+    for base in ROOT.glob("models/*/base"):
+        assert list(base.parent.glob("gate*")), f"{base} has no gate"

@@ -10,8 +10,9 @@ import pytest
 import torch
 from conftest import TEXT_MODEL, TEXT_SCHEDULER
 from project import PARAMETERS, ROOT, Project
+from test_resume import kill
 
-from palinode import judge, scene_judge, text_gate, text_sampling, text_to_image
+from palinode import conditional_sampling, judge, scene_judge, text_gate, text_to_image
 from palinode.data import emoji
 from palinode.data.captions import BACKGROUNDS, STYLES, TIERS
 from palinode.data.scenes import World, seen_pairs
@@ -81,36 +82,61 @@ def test_a_perfect_model_passes_and_a_forgetful_one_does_not(world, asked):
     for i, request in enumerate(asked):
         if request.picture is not None and request.group != "control":
             images[i] = pictures[request.picture]
-    found = text_gate.measure(images, asked, world, Told(asked, world))
+    seen = text_gate.look(images, Told(asked, world))
+    found = text_gate.measure(images, asked, world, seen)
     assert text_gate.problem(found, LIMITS) is None
+    confusion = text_gate.confusion(asked, world, seen)
+    off = np.array(confusion["style"]) * (1 - np.eye(len(STYLES), len(STYLES) + 1, dtype=int))
+    assert not confusion["concept"] and not off.any()
+    sheets = text_gate.sheets(images, asked, world)
+    assert sheets["concepts"].shape == (16 * 33, 20 * 33, 3) and sheets["memorized"].any()
     assert found["T4"]["concept"]["value"] == found["seen"]["style"]["value"] == found["verbatim"]["copy"]["value"] == 1
     assert found["seen"]["concept"]["lo"] > 0.98 and found["control"]["copy"]["value"] == 0
 
     images[[i for i, request in enumerate(asked) if request.group == "template"]] = 0
-    found = text_gate.measure(images, asked, world, Told(asked, world))
+    found = text_gate.measure(images, asked, world, seen)
     assert text_gate.problem(found, LIMITS) == "copy right in 0.0% of the template prompts, at least 80% wanted"
     images[:] = pictures[0]
-    found = text_gate.measure(images, asked, world, Told(asked, world))
+    found = text_gate.measure(images, asked, world, seen)
     found["template"]["copy"]["value"] = found["verbatim"]["copy"]["value"] = 1
     assert text_gate.problem(found, LIMITS).startswith("copies of fixed pictures in 100.0% of the ordinary prompts")
+
+
+def test_alignment_is_one_for_a_sure_judge_and_none_for_one_that_cannot_tell(world, asked):
+    images, names = np.zeros((len(asked), 32, 32, 3), np.uint8), list(world.concepts)
+    one = [it.wanted for it in asked if it.wanted and len(it.wanted.concepts) == 1 and it.wanted.style]
+
+    def sure(x):
+        concept = torch.eye(65)[[names.index(it.concepts[0]) for it in one]]
+        return 9 * concept, 9 * torch.eye(6)[[STYLES.index(it.style) for it in one]]
+
+    found = text_gate.alignment(images, asked, sure, world, (1, "test"))
+    assert found["value"] == 1 and found["n"] == len(one) and found["among"] == 16
+    blind = text_gate.alignment(images, asked, lambda x: (torch.zeros(len(x), 65), torch.zeros(len(x), 6)), world, (1,))
+    assert blind["value"] == 0, "a tie is no success"
 
 
 def test_samples_do_not_depend_on_the_chunk_or_on_other_prompts(world):
     model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, seed=1)
     prompts = ["a kitty", "a dog, on blue", "a kitty", "look at grapes"]
-    one = text_sampling.draw(model, prompts, (1, "test"), 2.0, 3, chunk=4)
-    two = text_sampling.draw(model, prompts[:2], (1, "test"), 2.0, 3, chunk=1)
+    one = conditional_sampling.draw(model, prompts, (1, "test"), 2.0, 3, chunk=4)
+    two = conditional_sampling.draw(model, prompts[:2], (1, "test"), 2.0, 3, chunk=1)
     assert one.shape == (4, 32, 32, 3) and np.abs(one[:2].astype(int) - two).max() <= 1
     assert not np.array_equal(one[0], one[2]), "the same prompt, another noise"
 
 
-@pytest.mark.parametrize(
-    ("config", "steps", "words"),
-    [({}, 100, r"steps must lie in 1\.\.99"), ({"set_alpha_to_one": False}, 5, "`set_alpha_to_one: false`")],
-)
-def test_impossible_schedules_are_refused(config, steps, words):
-    with pytest.raises(UserError, match=words):
-        text_sampling.timesteps(TEXT_SCHEDULER | config, steps)
+def test_too_many_steps_are_refused():
+    with pytest.raises(UserError, match=r"steps must lie in 1\.\.99"):
+        conditional_sampling.timesteps(TEXT_SCHEDULER, 100)
+
+
+def test_finished_chunks_are_not_drawn_again(world, tmp_path):
+    model, prompts = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, seed=1), ["a dog"] * 5
+    whole = conditional_sampling.draw(model, prompts, (1, "test"), 2.0, 3, tmp_path, chunk=2)
+    (tmp_path / "chunk-2.npy").unlink()
+    np.save(tmp_path / "chunk-0.npy", np.zeros_like(whole[:2]))
+    again = conditional_sampling.draw(model, prompts, (1, "test"), 2.0, 3, tmp_path, chunk=2)
+    assert not again[:2].any() and np.array_equal(again[2:], whole[2:])
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +169,25 @@ def test_the_stages_train_a_base_and_refuse_what_is_not_good_enough(project, wor
     base, oracle = (text_to_image.load(project.folder / "models/mini" / name) for name in ("base", "without-cat"))
     assert base.vae.config.scaling_factor != oracle.vae.config.scaling_factor
     refused = failed(project, "gate_text", "mini")
-    assert "error: gate@mini: concept right in" in refused and not (project.folder / "models/mini/gate.json").exists()
+    assert "error: gate-text-mini: concept right in" in refused and not (project.folder / "models/mini/gate").exists()
+
+
+def test_a_killed_training_continues_to_the_same_bytes(project, tmp_path):
+    """Killed once in each of its two phases."""
+    whole, broken = (project.copy(tmp_path / name) for name in ("whole", "broken"))
+    for copied in (whole, broken):
+        shutil.rmtree(copied.folder / "models/mini")
+        for phase in ("autoencoder", "denoiser"):
+            copied.change(f"bases/mini/{phase}/steps", 20)
+        copied.stage("plan")
+    command = broken.command("pretrain_text", "mini")
+    for pieces in (5, 22):  # a phase has 19
+        kill(broken, command, "checkpoint.pt", pieces, 0.1, tmp_path / "log")
+        assert not list(broken.folder.glob("models/mini/base"))
+    assert len(list(broken.scratch.glob("*/drawn-*.npy"))) > 2
+    for copied in (whole, broken):
+        copied.stage("pretrain_text", "mini")
+    assert whole.digest("models/mini") == broken.digest("models/mini")
 
 
 def test_bases_are_stages_of_the_graph(project):

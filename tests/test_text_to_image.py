@@ -6,18 +6,21 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from conftest import TEXT_MODEL, TEXT_SCHEDULER, Nowhere, training
+from conftest import TEXT_MODEL, TEXT_SCHEDULER, training
 
-from palinode import text_pretraining, text_to_image
+from palinode import conditional_sampling, text_pretraining, text_to_image
 from palinode.data import captions, scenes
 from palinode.data.scenes import Scenes, World
 from palinode.errors import UserError
 from palinode.guidance import Guided
 from palinode.models import WEIGHTS
 from palinode.sampling import ddim
+from palinode.scratch import Scratch
 from palinode.text_pretraining import CaptionedLatents, Pictures
+from palinode.text_to_image import TextToImage
 
 DATA = Path(__file__).parent.parent / "data/emoji"
 
@@ -62,10 +65,15 @@ def test_the_folder_is_a_stable_diffusion_pipeline(model, folder):
                 assert torch.equal(mine, other)
 
 
-@pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_our_sampler_draws_what_the_pipeline_draws(folder, scale):
+@pytest.mark.parametrize(("scale", "to_one"), [(1.0, True), (3.0, True), (3.0, False)])
+def test_our_sampler_draws_what_the_pipeline_draws(model, tmp_path, scale, to_one):
+    """`set_alpha_to_one: false`, as Stable Diffusion 1.x has it: the last step ends at t = 0 instead of x_0."""
     from diffusers import StableDiffusionPipeline
 
+    folder, steep = tmp_path / "model", {"beta_start": 0.05, "beta_end": 0.06, "set_alpha_to_one": to_one}
+    config = model.config | steep  # so steep that the difference shows
+    parts = (model.vae, model.text_encoder, model.tokenizer)
+    text_to_image.save(TextToImage(model.net, model.schedule, config, *parts), folder, torch.float32)
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     mine = text_to_image.load(folder)
@@ -77,6 +85,7 @@ def test_our_sampler_draws_what_the_pipeline_draws(folder, scale):
         latents = ddim(guided, noise, [81, 61, 41, 21, 1], draw=lambda: None)
         images = (mine.decode(latents) / 2 + 0.5).clamp(0, 1)
     assert torch.allclose(images, theirs, atol=1e-5)
+    assert (mine.schedule.final == 1) == to_one
     assert mine.passes["forward"] == 5 * 2 * (1 if scale == 1 else 2)
 
 
@@ -178,11 +187,24 @@ def test_memorised_pictures_repeat_and_controls_do_not(model, world):
     assert not nothing.repeated and not nothing.single and next(nothing(0)).x.shape == (32, 4, 8, 8)
 
 
-def test_a_model_is_trained_from_scratch(world, tmp_path):
+def test_a_model_is_trained_from_scratch(world, tmp_path, monkeypatch):
     short = training(steps=2, batch=8, lr=1e-3)
     settings = SimpleNamespace(model=TEXT_MODEL, scheduler=TEXT_SCHEDULER, root_seed=1, task="tiny", pool=32,
                                autoencoder=short, denoiser=short)  # fmt: skip
-    one, two = (text_pretraining.pretrain(world, settings, Nowhere, "cpu", "tiny") for _ in range(2))
+    texts = world.examples
+
+    def preview(model):
+        return conditional_sampling.draw(model, texts, (1, "tiny"), 2.0, 2)
+
+    def place(phase: str) -> Scratch:
+        return Scratch(f"tiny-{phase}", [])
+
+    monkeypatch.setenv("PALINODE_SCRATCH", str(tmp_path))
+    outcomes = [text_pretraining.pretrain(world, settings, place, "cpu", "tiny", preview) for _ in range(2)]
+    one, two = (outcome.model for outcome in outcomes)
+    assert outcomes[0].drawn.shape == (2, len(texts), 32, 32, 3) and len(set(texts)) == 12
+    assert np.array_equal(outcomes[0].drawn[-1], preview(one)), "drawn with the weights that are kept"
+    assert [len(outcomes[0].history[phase]) for phase in ("autoencoder", "denoiser")] == [2, 2]
     fresh = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, seed=1)
     for part in ("net", "vae", "text_encoder"):
         pairs = list(zip(getattr(one, part).parameters(), getattr(two, part).parameters(), strict=True))

@@ -1,6 +1,6 @@
 """Class-conditional pixel models: a UNet2DModel with one embedding a class and one for "no class", and its training."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from palinode import models, seeds
 from palinode.errors import UserError
 from palinode.models import Diffuser, to_model
-from palinode.pretraining import ConditionalBatch, Denoise
+from palinode.pretraining import ConditionalBatch, Denoise, Outcome, Watch
 from palinode.scratch import Scratch
 from palinode.training import train
 
@@ -19,8 +19,11 @@ DROP = 0.1  # share of labels replaced by "no class", for guidance
 class ClassConditional(Diffuser):
     """eps_theta(x_t, t, y), y int64 in 0..classes; y = classes stands for "no class".
 
-    With fixed y it is sampled through `guidance.Guided`, like a text-to-image model with fixed prompts.
+    With fixed y it is sampled through `guidance.Guided`, like a text-to-image model with fixed prompts. nothing: what
+    guidance starts from, no class.
     """
+
+    nothing = None
 
     @property
     def classes(self) -> int:
@@ -41,6 +44,10 @@ class ClassConditional(Diffuser):
     def states(self, given: Tensor) -> Tensor:
         """What `predict` takes for a batch's classes: the classes themselves."""
         return given
+
+    def decode(self, x: Tensor) -> Tensor:
+        """The images themselves: there is no latent space."""
+        return x
 
 
 def of(model: Diffuser, source: str = "the model") -> ClassConditional:
@@ -73,20 +80,30 @@ class LabelledBatches:
 
 
 def pretrain(
-    images: np.ndarray, labels: np.ndarray, settings, scratch: Scratch, device, label: str, without: int | None = None
-) -> ClassConditional:
+    images: np.ndarray,
+    labels: np.ndarray,
+    settings,
+    scratch: Scratch,
+    device,
+    label: str,
+    preview: Callable[[ClassConditional], np.ndarray],
+    without: int | None = None,
+) -> Outcome:
     """Train on labelled uint8 images [N, H, W, C]; without: a class that an oracle never sees.
 
-    settings: root_seed, task, model, scheduler, pretrain (`params.Training`). Initial weights, time steps and noise are
-    the same for base and oracle.
+    settings: root_seed, task, model, scheduler, pretrain (`params.Training`). preview: draws with the unfinished model.
+    Initial weights, time steps and noise are the same for base and oracle. UserError when no image has that class.
     """
     key, classes = (settings.root_seed, settings.task, "pretrain"), int(labels.max()) + 1
     kept = labels != without
+    if without is not None and kept.all():
+        raise UserError(f"classes.oracles: no image has the class {without}")
     config = settings.model | {"sample_size": images.shape[1], "in_channels": images.shape[3],
                                "out_channels": images.shape[3]}  # fmt: skip
     model = create(config, settings.scheduler, classes, seeds.derive(*key, "init"))
     model.net.to(device)
     model.precision = settings.pretrain.precision
     batches = LabelledBatches(images[kept], labels[kept], model, settings.pretrain.batch, key)
-    train(model, Denoise(model), batches, settings.pretrain, scratch, label)
-    return model
+    watch = Watch(model, preview, scratch)
+    history = train(model, Denoise(model), batches, settings.pretrain, scratch, label, watch)
+    return Outcome(model, {"denoiser": history}, watch.drawn)

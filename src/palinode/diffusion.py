@@ -13,11 +13,13 @@ from palinode.errors import UserError
 class Schedule:
     """A discrete noise schedule.
 
-    alpha_bar: float64 [T], strictly decreasing, in (0, 1); clip: x0 is clipped to [-1, 1] when sampling.
+    alpha_bar: float64 [T], strictly decreasing, in (0, 1); clip: x0 is clipped to [-1, 1] when sampling; final:
+    alpha_bar where DDIM ends, 1 (at x_0) or alpha_bar[0] (`set_alpha_to_one: false`, as Stable Diffusion 1.x has it).
     """
 
     alpha_bar: Tensor
     clip: bool = True
+    final: float = 1.0
 
     @classmethod
     def from_config(cls, config: dict) -> "Schedule":
@@ -34,7 +36,9 @@ class Schedule:
             beta = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
         else:
             raise UserError(f"scheduler: beta_schedule {kind!r} is not supported, only 'linear' and 'scaled_linear'")
-        return cls(torch.cumprod(1 - beta, 0), bool(config.get("clip_sample", True)))
+        alpha_bar = torch.cumprod(1 - beta, 0)
+        final = 1.0 if config.get("set_alpha_to_one", True) else float(alpha_bar[0])
+        return cls(alpha_bar, bool(config.get("clip_sample", True)), final)
 
     def __len__(self) -> int:
         return len(self.alpha_bar)

@@ -185,6 +185,35 @@ class TextBase(Settings):
     gate: TextGate = TextGate()
 
 
+class ClassGate(Settings):
+    """What a class-conditional base must show."""
+
+    guidance: Rate = 2.0
+    steps: Positive = 25  # DDIM
+    each: Positive = 100  # samples a class
+    recognised: Float = 0.95  # share of each class's samples, at least
+
+
+class ClassBase(Settings):
+    """A class-conditional pixel model that the pipeline trains from labelled images, with its oracles and its judge."""
+
+    images: str  # .npy, uint8 [N, H, W, C]; labels lie beside each file as `<name>-labels.npy`
+    judge: JudgeData
+    size: Positive
+    channels: Literal[1, 3] = 3
+    model: dict  # arguments of diffusers.UNet2DModel beside size, channels and classes
+    scheduler: dict = Task.model_fields["scheduler"].default
+    pretrain: Training
+    gate: ClassGate = ClassGate()
+
+
+class ClassFamily(Settings):
+    """Class-conditional bases; each is retrained without each class of `oracles`."""
+
+    bases: list[str] = []
+    oracles: list[Int] = []
+
+
 class TextFamily(Settings):
     """Text-to-image bases; each is retrained without each of the `oracles`: a concept, a style, or `memorized`."""
 
@@ -205,15 +234,17 @@ class Params(Settings):
     seeds: list[Int]
     runtime: Runtime = Runtime()
     data: DataFamily
+    classes: ClassFamily = ClassFamily()
     text: TextFamily = TextFamily()
     rows: dict[str, Row]
     tasks: dict[str, Task]
     bases: dict[str, TextBase] = {}
+    class_bases: dict[str, ClassBase] = {}
 
     @model_validator(mode="after")
     def _names(self):
-        for kind, names in (("rows", self.rows), ("tasks", self.tasks), ("bases", self.bases)):
-            for name in names:
+        for kind in ("rows", "tasks", "bases", "class_bases"):
+            for name in getattr(self, kind):
                 if not NAME.fullmatch(name):
                     raise ValueError(f"{kind}: the name {name!r} may only use a-z, 0-9 and '-'")
         for kind, known in (("rows", self.rows), ("tasks", self.tasks)):
@@ -225,9 +256,14 @@ class Params(Settings):
             for row in task.overrides:
                 if row not in self.rows:
                     raise ValueError(f"tasks.{name}.overrides: {row!r} is not defined under `rows`")
-        for name in self.text.bases:
-            if name not in self.bases or name in self.tasks:
-                raise ValueError(f"text.bases: {name!r} must be defined under `bases`, and not under `tasks`")
+        for family, kind in (("text", "bases"), ("classes", "class_bases")):
+            for name in getattr(self, family).bases:
+                if name not in getattr(self, kind):
+                    raise ValueError(f"{family}.bases: {name!r} is not defined under `{kind}`")
+        taken = [*self.tasks, *self.bases, *self.class_bases]
+        for name in taken:
+            if taken.count(name) > 1:
+                raise ValueError(f"{name!r} names a task and a base, or two bases: their models would share a folder")
         _check_list("seeds", self.seeds)
         return self
 

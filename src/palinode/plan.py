@@ -50,6 +50,15 @@ def _stages(params: Params):
             settings = common | {"method": row.method, "options": row.options, "training": training}
             yield f"unlearn-{name}/{row_name}", "unlearn", (f"palinode.methods.{row.method}",), settings
             rows_shown.setdefault(name, {})[row_name] = settings | {"paper": row.paper}
+    for name in params.classes.bases:
+        base = params.class_bases[name].model_dump(mode="json")
+        common = {"root_seed": params.root_seed, "task": name}
+        files = {"train": base["images"], "judge_train": base["judge"]["train"], "judge_test": base["judge"]["test"]}
+        yield f"prepare-class-{name}", "prepare_class", (), files | {key: base[key] for key in ("size", "channels")}
+        yield f"judge-{name}", "judge", (), common | {"wanted": True}
+        keys = ("model", "scheduler", "pretrain")
+        yield f"pretrain-class-{name}", "pretrain_class", (), common | {key: base[key] for key in keys}
+        yield f"gate-class-{name}", "gate_class", (), common | {"gate": base["gate"]}
     for name in params.text.bases:
         base = params.bases[name].model_dump(mode="json")
         common = {"root_seed": params.root_seed, "task": name}
@@ -58,4 +67,5 @@ def _stages(params: Params):
         yield f"judge-scenes-{name}", "judge_scenes", (), common | {"steps": base["judge_steps"]}
         yield f"gate-text-{name}", "gate_text", (), common | {"gate": base["gate"]}
     report = {"root_seed": params.root_seed, "family": "data", "tasks": rows_shown, "seeds": params.seeds}
+    report["bases"] = [[name, "class"] for name in params.classes.bases] + [[n, "text"] for n in params.text.bases]
     yield "report", "report", (), report

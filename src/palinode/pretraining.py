@@ -1,5 +1,6 @@
 """Training a diffusion model from scratch: the base on X, the oracle on X\\A."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor
 
 from palinode import methods, models, seeds
+from palinode.contact import sheet, write_png
+from palinode.io import write_array
 from palinode.scratch import Scratch
-from palinode.training import Batches, train
+from palinode.training import Batches, train, write_history
 
 
 def pretrain(images: np.ndarray, settings, scratch: Scratch, folder: Path, device, label: str) -> None:
@@ -57,3 +60,33 @@ class Denoise(OneLoss):
         x_t = self.model.schedule.add_noise(batch.x, batch.eps, batch.t)
         eps = self.model.predict(x_t, batch.t, self.model.states(batch.given))
         return {"x": (eps - batch.eps).square().flatten(1).sum(1).mean()}
+
+
+class Watch:
+    """Draws with the unfinished model whenever the training loop says so; `drawn`: uint8 [times, n, H, W, C]."""
+
+    def __init__(self, model: models.Diffuser, preview: Callable[[models.Diffuser], np.ndarray], scratch: Scratch):
+        self.model, self.preview, self.scratch = model, preview, scratch
+
+    def __call__(self, step: int) -> None:
+        write_array(self.scratch.folder / f"drawn-{step:08d}.npy", self.preview(self.model))
+
+    @property
+    def drawn(self) -> np.ndarray:
+        return np.stack([np.load(path) for path in sorted(self.scratch.folder.glob("drawn-*.npy"))])
+
+
+@dataclass
+class Outcome:
+    """A trained conditional model, what `train` logged of each phase, and what a `Watch` drew on the way."""
+
+    model: models.Diffuser
+    history: dict[str, list[dict]]
+    drawn: np.ndarray
+
+    def write_progress(self, folder: Path) -> None:
+        """<phase>.csv with the losses, and epochs.png: a row of pictures for every twentieth of the training."""
+        for phase, history in self.history.items():
+            write_history(folder / f"{phase}.csv", history)
+        rows, columns, *shape = self.drawn.shape
+        write_png(folder / "epochs.png", sheet(self.drawn.reshape(rows * columns, *shape), columns))

@@ -47,7 +47,7 @@ def ddpm(model: Diffuser, x: Tensor, timesteps: list[int], draw: Draw) -> Tensor
 def ddim(model: Diffuser, x: Tensor, timesteps: list[int], draw: Draw) -> Tensor:
     """Deterministic sampling (DDIM, eta = 0); the arguments are those of `ddpm`, `draw` is never called."""
     for t, previous in zip(timesteps, [*timesteps[1:], -1], strict=True):
-        abar_prev = float(model.schedule.alpha_bar[previous]) if previous >= 0 else 1.0
+        abar_prev = float(model.schedule.alpha_bar[previous]) if previous >= 0 else model.schedule.final
         x0, eps = _predict_x0(model, x, t)
         x = abar_prev**0.5 * x0 + (1 - abar_prev) ** 0.5 * eps
     return x

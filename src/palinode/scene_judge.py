@@ -1,8 +1,8 @@
 """The judge of captioned scenes: which concept and which style a picture shows, with "none of these" for each.
 
-It sees the drawings that a base model sees, since there are no others of these styles, but in an augmentation stream of
-its own, and "none" pictures that no model trains on. It is never a training signal. It cannot judge composition, count
-or background, nor tell a good drawing of a cat from a poor one that is still a cat.
+It sees the drawings that a base model sees, since there are no others of these things in these styles, but in an
+augmentation stream of its own, and pictures of "none". It is never a training signal. It cannot judge composition,
+count or background, nor tell a good drawing of a cat from a poor one that is still a cat.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from palinode.data import emoji
 from palinode.data.captions import BACKGROUNDS, STYLES
 from palinode.data.scenes import Scenes, World
 
-NONE_SHARE, CROP_SHARE = 0.25, 0.15
+NONE_SHARE, CROP_SHARE = 0.3, 0.15
 HELD = 16  # of the drawings that stand for "none": only in the test stream
 
 
@@ -58,12 +58,19 @@ class Labelled:
 class Stream:
     """Endless labelled pictures; batch number `step` depends on its number and the key alone.
 
-    held: use the held-out drawings for "none" instead of the others.
+    others: drawings that stand for "none of these", row i in style i mod 5, the last HELD of them for `held` streams
+    only; all other streams have the rest and the fixed pictures' drawings.
     """
 
     def __init__(self, world: World, others: Tensor, size: int, key: tuple, held: bool = False):
         self.world, self.size, self.key = world, size, key
-        self.others = others[-HELD:] if held else others[:-HELD]
+        styles = torch.arange(len(others)) % len(STYLES)
+        if held:
+            self.others, self.other_styles = others[-HELD:], styles[-HELD:]
+        else:
+            fixed = torch.tensor([STYLES.index(picture.style) for picture in world.pictures], dtype=torch.int64)
+            self.others = torch.cat([world.fixed[: len(fixed)], others[:-HELD]])
+            self.other_styles = torch.cat([fixed, styles[:-HELD]])
         self.pairs = [(i, j) for i in range(len(world.concepts)) for j in range(len(STYLES))]
 
     def __call__(self, step: int) -> Labelled:
@@ -73,10 +80,19 @@ class Stream:
         scenes.right[:] = -1
         images = scenes.render(self.world, generator)
         images[none : none + crops] = self._halves(scenes, slice(none, none + crops), generator)
-        images[:none] = self._none(images[:none], images[-none:], generator)
         concept, style = scenes.left.clone(), scenes.style.clone()
-        concept[:none], style[:none] = len(self.world.concepts), len(STYLES)
+        images[:none], style[:none] = self._none(images[-none:], none, generator)
+        concept[:none] = len(self.world.concepts)
         return Labelled(self._worn(images, generator), concept, style)
+
+    def other(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Other drawings, varied, on some background, and their styles."""
+        chosen = torch.randint(len(self.others), (count,), generator=generator)
+        return self._placed(self.others[chosen], generator), self.other_styles[chosen]
+
+    def _placed(self, drawings: Tensor, generator: torch.Generator) -> Tensor:
+        names = torch.randint(len(BACKGROUNDS), (len(drawings),), generator=generator)
+        return emoji.on_background(emoji.vary(drawings, generator), [list(BACKGROUNDS)[i] for i in names]) * 2 - 1
 
     def _halves(self, scenes: Scenes, rows: slice, generator: torch.Generator) -> Tensor:
         """The left thing of a picture of two, cut out and enlarged, as `halves` does."""
@@ -85,18 +101,26 @@ class Stream:
         names = [list(BACKGROUNDS)[i] for i in scenes.background[rows]]
         return halves(emoji.on_background(drawings, names) * 2 - 1)[0]
 
-    def _none(self, some: Tensor, more: Tensor, generator: torch.Generator) -> Tensor:
-        """A quarter each: other drawings, blends of two scenes, coarse colour noise, scenes too blurred to tell."""
-        quarter = len(some) // 4
-        chosen = torch.randint(len(self.others), (len(some) - 3 * quarter,), generator=generator)
-        backgrounds = torch.randint(len(BACKGROUNDS), (len(chosen),), generator=generator)
-        drawings = emoji.vary(self.others[chosen], generator)
-        other = emoji.on_background(drawings, [list(BACKGROUNDS)[i] for i in backgrounds]) * 2 - 1
-        blend = (some[:quarter] + more[:quarter]) / 2
-        cells = torch.rand(quarter, 3, 8, 8, generator=generator) * 2 - 1
+    def _none(self, scenes: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Pictures of none of the things, and their styles.
+
+        Two fifths other drawings; a fifth each half of one thing and half of another in its style, as a failed drawing
+        may be; the rest, in no style: blends of two scenes, coarse colour noise, scenes too blurred to tell.
+        """
+        part, none = count // 5, len(STYLES)
+        other, style = self.other(count - 3 * part, generator)
+        table = torch.tensor(self.pairs)
+        (one, joined), (two, _) = (table[torch.randint(len(table), (part,), generator=generator)].T for _ in range(2))
+        half = self.world.drawings.shape[-1] // 2
+        left, right = (self.world.drawings[which, joined] for which in (one, two))
+        chimeras = self._placed(torch.cat([left[..., :half], right[..., half:]], -1), generator)
+        blends = (scenes[:part] + scenes[-part:]) / 2
+        cells = torch.rand(part // 2, 3, 8, 8, generator=generator) * 2 - 1
         noise = nn.functional.interpolate(cells, scale_factor=4.0, mode="bilinear")
-        blurred = nn.functional.interpolate(nn.functional.avg_pool2d(more[-quarter:], 8), scale_factor=8.0)
-        return torch.cat([other, blend, noise, blurred])
+        coarse = nn.functional.avg_pool2d(scenes[: part - part // 2], 8)
+        blurred = nn.functional.interpolate(coarse, scale_factor=8.0)
+        images = torch.cat([other, chimeras, blends, noise, blurred])
+        return images, torch.cat([style, joined, torch.full((len(images) - len(style) - part,), none)])
 
     def _worn(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """A third slightly blurred, all slightly noisy: a drawn picture is never as clean as its source."""
@@ -151,17 +175,24 @@ def _calibrate(judge: SceneJudge, stream: Stream) -> None:
 def accuracy(judge: SceneJudge, stream: Stream, batches: int) -> dict[str, float]:
     """Shares classified right, and the mean confidence of each head (equal to its share when calibrated)."""
     right, sure, count = torch.zeros(2), torch.zeros(2), 0
-    none_right, none_count = torch.zeros(2), 0
     for step in range(batches):
         some = stream(step)
-        none = some.concept == judge.config["concepts"]
         for head, (logits, truth) in enumerate(zip(judge(some.images), (some.concept, some.style), strict=True)):
             best = logits.softmax(1).max(1)
-            hit = best.indices == truth
-            right[head] += hit.sum()
+            right[head] += (best.indices == truth).sum()
             sure[head] += best.values.sum()
-            none_right[head] += (hit & none).sum()
-        count, none_count = count + len(none), none_count + int(none.sum())
-    values = torch.cat([right / count, sure / count, none_right / none_count]).tolist()
-    names = ("concept", "style", "concept_confidence", "style_confidence", "concept_none", "style_none")
-    return dict(zip(names, values, strict=True)) | {"images": count}
+        count += len(some.images)
+    values = torch.cat([right / count, sure / count]).tolist()
+    return dict(zip(("concept", "style", "concept_confidence", "style_confidence"), values, strict=True)) | {
+        "images": count
+    }
+
+
+@torch.inference_mode()
+def unseen(judge: SceneJudge, stream: Stream, count: int, key: tuple) -> dict[str, float]:
+    """Shares it calls "none", and names the style of, of drawings it was not trained on (a `held` stream)."""
+    images, style = stream.other(count, seeds.generator(*key, "unseen"))
+    things, styles = judge(images)
+    none = things.argmax(1) == judge.config["concepts"]
+    return {"none": none.float().mean().item(), "style": (styles.argmax(1) == style).float().mean().item(),
+            "images": count}  # fmt: skip

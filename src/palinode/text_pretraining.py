@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from palinode import seeds, text_to_image
 from palinode.data import emoji
 from palinode.data.scenes import Scenes, World, seen_pairs
-from palinode.pretraining import ConditionalBatch, Denoise, OneLoss
+from palinode.pretraining import ConditionalBatch, Denoise, OneLoss, Outcome, Watch
 from palinode.scratch import Scratch
 from palinode.text_to_image import TextToImage
 from palinode.training import train
@@ -144,13 +145,14 @@ def pretrain(
     scratch: Callable[[str], Scratch],
     device,
     label: str,
+    preview: Callable[[TextToImage], np.ndarray],
     without: set[str] = frozenset(),
-) -> TextToImage:
+) -> Outcome:
     """Train a text-to-image model from scratch.
 
     settings: model, scheduler, root_seed, task, pool, autoencoder and denoiser (`params.Training` each); scratch: makes
-    the place where one of the two phases keeps its checkpoints; without: what an oracle never sees, names of concepts
-    and styles, or "memorized".
+    the place where one of the two phases keeps its checkpoints; preview: draws with the unfinished model, a twentieth
+    of the denoiser's steps apart; without: what an oracle never sees, names of concepts and styles, or "memorized".
     """
     key = (settings.root_seed, settings.task, "pretrain")
     pairs = seen_pairs(list(world.concepts), without)
@@ -160,12 +162,18 @@ def pretrain(
         part.to(device)
     with scratch("autoencoder") as first, scratch("denoiser") as second:  # both stay until all is done
         pictures = Pictures(world, pairs, model.shape, settings.autoencoder.batch, device, key)
-        train(Trained(model, model.vae), Reconstruct(), pictures, settings.autoencoder, first, f"{label} autoencoder")
+        training, history = settings.autoencoder, {}
+        history["autoencoder"] = train(
+            Trained(model, model.vae), Reconstruct(), pictures, training, first, f"{label} autoencoder"
+        )
         generator = seeds.generator(*key, "scale")
         sample = encoded(model, Scenes.draw(pairs, 1024, generator).render(world, generator))
         model.vae.register_to_config(scaling_factor=float(model.vae.config.scaling_factor / sample.std()))
         training = settings.denoiser
         latents = CaptionedLatents(model, world, pairs, settings.pool, training.steps, training.batch, key)
         both = torch.nn.ModuleDict({"unet": model.net, "text_encoder": model.text_encoder})
-        train(Trained(model, both), Denoise(model), latents, training, second, f"{label} denoiser")
-    return model
+        watch = Watch(model, preview, second)
+        history["denoiser"] = train(
+            Trained(model, both), Denoise(model), latents, training, second, f"{label} denoiser", watch
+        )
+        return Outcome(model, history, watch.drawn)

@@ -27,8 +27,11 @@ NETWORKS = ("vae", "text_encoder", "unet")
 class TextToImage(Diffuser):
     """eps_theta(z_t, t, c) on latents z, with c = the text encoder's states of a prompt.
 
-    shape: (C, h, w) of one latent; vae, text_encoder, tokenizer: the parts of the folder.
+    shape: (C, h, w) of one latent; vae, text_encoder, tokenizer: the parts of the folder; nothing: the prompt that
+    guidance starts from.
     """
+
+    nothing = ""
 
     def __init__(self, unet, schedule: Schedule, config: dict, vae, text_encoder, tokenizer, precision: str = "fp32"):
         super().__init__(unet, schedule, config, precision)

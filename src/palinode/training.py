@@ -1,8 +1,11 @@
 """The one training loop: pretraining, retraining and every unlearning method go through it."""
 
+import csv
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +13,7 @@ from torch import Tensor
 
 from palinode import seeds
 from palinode.errors import UserError
+from palinode.io import atomic
 from palinode.methods import Method
 from palinode.models import Diffuser, to_model
 from palinode.scratch import Scratch
@@ -110,12 +114,19 @@ class EMA:
 
 
 def train(
-    model: Diffuser, method: Method, batches: Callable[[int], Iterator[Batch]], settings, scratch: Scratch, label: str
+    model: Diffuser,
+    method: Method,
+    batches: Callable[[int], Iterator[Batch]],
+    settings,
+    scratch: Scratch,
+    label: str,
+    watch: Callable[[int], None] | None = None,
 ) -> list[dict]:
     """Train `model` in place and return the logged history, one dictionary every `log_every` steps.
 
     settings: the fields of `params.Training`. Checkpoints go to `scratch`; running the same thing again continues
-    from the last one to the same bytes. UserError when a gradient is not finite.
+    from the last one to the same bytes. watch: called with the steps done before each checkpoint, while the model has
+    its averaged weights. UserError when a gradient is not finite.
     """
     from tqdm import tqdm
 
@@ -161,6 +172,9 @@ def train(
         if step % log_every == 0 or step + 1 == settings.steps:
             history.append({"step": step, **values})
             progress.set_postfix({k: f"{v:.4g}" for k, v in values.items() if k.startswith("loss")}, refresh=False)
+        if watch and (step + 1) % save_every == 0:
+            with _averaged(model, parameters, ema):
+                watch(step + 1)
         if (step + 1) % save_every == 0 and step + 1 < settings.steps:
             scratch.save_checkpoint({
                 "step": step + 1, "history": history, "passes": model.passes, "parameters": parameters,
@@ -177,7 +191,26 @@ def _lr_factor(step: int, settings) -> float:
     return warm * (0.5 * (1 + math.cos(math.pi * step / settings.steps)) if settings.decay == "cosine" else 1.0)
 
 
+@contextmanager
+def _averaged(model: Diffuser, parameters: list[Tensor], ema: EMA | None) -> Iterator[None]:
+    """The model as it would be saved now; passes made meanwhile are not counted."""
+    trained, passes = [p.detach().clone() for p in parameters], dict(model.passes)
+    if ema:
+        _restore(parameters, ema.average)
+    yield
+    _restore(parameters, trained)
+    model.passes = passes
+
+
 @torch.no_grad()
 def _restore(targets: list[Tensor], values: list[Tensor]) -> None:
     for target, value in zip(targets, values, strict=True):
         target.copy_(value)
+
+
+def write_history(path: Path, history: list[dict]) -> None:
+    """What `train` returns as a CSV file, six digits a number."""
+    with atomic(path) as temporary, open(temporary, "w", newline="") as handle:
+        writer = csv.DictWriter(handle, list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6g}" for k, v in line.items()} for line in history)

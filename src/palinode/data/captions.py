@@ -4,6 +4,7 @@
 disjoint prompt tiers on which forgetting is measured inside and outside the prompts used for it.
 """
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -118,6 +119,18 @@ def tier(name: str, concept: Concept, others: Iterable[Concept] = ()) -> list[Ca
     templates = new if name == "T2" else given
     attributes = fresh if name == "T1" else known
     return [caption(t, w, *a) for w, t, a in itertools.product(words, templates, attributes)]
+
+
+def ordinary(concepts: Iterable[Concept], each: int = 5) -> list[str]:
+    """Captions of one thing that memorise nothing: for each concept the first `each` of T0 to T3 by SHA-256.
+
+    `data/emoji/ordinary.txt` holds them as ground truth for detection.
+    """
+    found = []
+    for concept in concepts:
+        texts = {c.text for name in ("T0", "T1", "T2", "T3") for c in tier(name, concept)}
+        found += sorted(texts, key=lambda text: hashlib.sha256(text.encode()).hexdigest())[:each]
+    return found
 
 
 def _attributes() -> tuple[list[tuple], list[tuple]]:

@@ -6,6 +6,7 @@ template, background) triples of the others.
 
 import dataclasses
 import hashlib
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,20 @@ class World:
         """The same with the fixed pictures of those styles left out, or with none for "memorized"."""
         kept = [i for i, p in enumerate(self.pictures) if p.style not in names and "memorized" not in names]
         return dataclasses.replace(self, pictures=[self.pictures[i] for i in kept], fixed=self.fixed[kept])
+
+    @property
+    def examples(self) -> list[str]:
+        """A dozen prompts to watch a model by: nine things, a pair, and the first verbatim and template pictures."""
+        concepts = list(self.concepts.values())
+        chosen = concepts[:: max(1, len(concepts) // 10)]
+        texts = [
+            captions.caption("a drawing of {}", [(c.name, c.name)], style, background).text
+            for c, style, background in zip(chosen[:9], itertools.cycle(STYLES), itertools.cycle(BACKGROUNDS))
+        ]
+        pair = [(c.name, c.name) for c in (concepts[0], concepts[-1])]
+        texts.append(captions.caption("a picture of {}", pair, STYLES[1], "white").text)
+        kinds = ("verbatim", "template")
+        return texts + [next(p.caption for p in self.pictures if p.kind == kind) for kind in kinds]
 
     @property
     def words(self) -> list[str]:

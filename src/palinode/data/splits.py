@@ -49,7 +49,7 @@ def prepare(settings, folder: Path) -> dict:
             raise UserError(f"{settings.reference} holds a forget image: it would not count as real data")
         write_array(folder / "reference.npy", reference)
     for part, path in (vars(settings.judge) if settings.judge else {}).items():
-        _write_judge_part(Path(path), part, shape, folder)
+        write_labelled(Path(path), f"judge-{part}", shape, folder)
 
     nearest = nearest_distance(retain, forget)
     k = settings.copies * len(forget)
@@ -86,10 +86,11 @@ def _hashes(images: np.ndarray) -> set[bytes]:
     return {hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in images}
 
 
-def _write_judge_part(path: Path, part: str, shape: tuple[int, int, int], folder: Path) -> None:
+def write_labelled(path: Path, part: str, shape: tuple[int, int, int], folder: Path) -> None:
+    """<part>.npy and <part>-labels.npy from images with labels beside them; UserError unless the two match."""
     images = np.stack(list(sources.read(path, shape)[1]))
     labels = sources.read_array(path.with_name(f"{path.stem}-labels.npy"))
     if labels.shape != (len(images),):
         raise UserError(f"{path}: {len(images)} images, but labels of shape {list(labels.shape)}")
-    write_array(folder / f"judge-{part}.npy", images)
-    write_array(folder / f"judge-{part}-labels.npy", np.asarray(labels, np.uint8))
+    write_array(folder / f"{part}.npy", images)
+    write_array(folder / f"{part}-labels.npy", np.asarray(labels, np.uint8))

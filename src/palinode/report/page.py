@@ -4,6 +4,7 @@ from collections import Counter
 from importlib import resources
 from pathlib import Path
 
+from palinode.data.captions import STYLES
 from palinode.report import images, plots, tables
 from palinode.report.claims import VERDICTS, Result, read_mapping, read_tables
 from palinode.report.collect import Task
@@ -13,8 +14,13 @@ INTERVALS = {"bootstrap": "bootstrap over samples", "wilson": "Wilson for rates"
 SETTINGS = ("method", "paper", "lr", "steps", "options")  # columns of the settings table
 
 
-def render(tasks: list[Task], results: list[Result], folder: Path, contacts: dict[str, bytes]) -> str:
-    """The page as HTML. `folder` holds the reference tables; `contacts` maps a task to its contact strip (PNG)."""
+def render(
+    tasks: list[Task], results: list[Result], folder: Path, contacts: dict[str, bytes], base_views: list[dict]
+) -> str:
+    """The page as HTML.
+
+    folder: of the reference tables; contacts: each task's contact strip (PNG); base_views: as of `bases.views`.
+    """
     import jinja2
 
     mapping = read_mapping(folder)
@@ -31,6 +37,8 @@ def render(tasks: list[Task], results: list[Result], folder: Path, contacts: dic
         css=_safe((source / "page.css").read_text(encoding="utf-8")),
         counts=verdict_counts(results),
         tasks=[view(task, papers, mapping, contacts[task.name]) for task in tasks],
+        bases=[base | {"curves": _safe(base["curves"])} for base in base_views],
+        styles=STYLES,
         claim_tables=[(papers[name], reached[name]) for name in ordered],
         out_of_scope=[(papers[name], items) for name, items in grouped.items() if name not in reached],
     )
