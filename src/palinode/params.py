@@ -181,7 +181,7 @@ class TextBase(Settings):
     pool: Positive = 32768  # pictures encoded once and drawn from while training the denoiser
     autoencoder: Training
     denoiser: Training
-    judge_steps: Positive = 2000
+    judge_steps: Positive = 3000
     gate: TextGate = TextGate()
 
 

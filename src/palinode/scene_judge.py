@@ -58,13 +58,13 @@ class Labelled:
 class Stream:
     """Endless labelled pictures; batch number `step` depends on its number and the key alone.
 
-    others: drawings that stand for "none of these", row i in style i mod 5, the last HELD of them for `held` streams
-    only; all other streams have the rest and the fixed pictures' drawings.
+    others: drawings that stand for "none of these", the last HELD of them for `held` streams only; all other streams
+    have the rest and the fixed pictures' drawings. Their styles take turns, without the last (data/emoji/build.py).
     """
 
     def __init__(self, world: World, others: Tensor, size: int, key: tuple, held: bool = False):
         self.world, self.size, self.key = world, size, key
-        styles = torch.arange(len(others)) % len(STYLES)
+        styles = torch.arange(len(others)) % (len(STYLES) - 1)
         if held:
             self.others, self.other_styles = others[-HELD:], styles[-HELD:]
         else:
