@@ -26,7 +26,7 @@ class SceneJudge(nn.Module):
         super().__init__()
         self.config = {"concepts": concepts, "styles": styles}
         widths = (3, 32, 64, 96, 128)
-        self.layers = nn.ModuleList(
+        self.blocks = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b, 3, 1 if a == 3 else 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
             for a, b in zip(widths, widths[1:], strict=False)
         )
@@ -34,11 +34,17 @@ class SceneJudge(nn.Module):
         self.concept, self.style = nn.Linear(128, concepts + 1), nn.Linear(128, styles + 1)
         self.register_buffer("temperature", torch.ones(2))
 
+    def layers(self, x: Tensor) -> list[Tensor]:
+        """The activations after each convolution, [B, 32 to 128, h, w]."""
+        activations = []
+        for block in self.blocks:
+            x = block(x)
+            activations.append(x)
+        return activations
+
     def features(self, x: Tensor) -> Tensor:
         """The hidden layer, [B, 128]."""
-        for layer in self.layers:
-            x = layer(x)
-        return self.hidden(x.flatten(1))
+        return self.hidden(self.layers(x)[-1].flatten(1))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Calibrated logits of concept [B, concepts + 1] and style [B, styles + 1]."""
