@@ -202,7 +202,9 @@ class ClassBase(Settings):
     size: Positive
     channels: Literal[1, 3] = 3
     model: dict  # arguments of diffusers.UNet2DModel beside size, channels and classes
-    scheduler: dict = Task.model_fields["scheduler"].default
+    # x_0 is not clipped when sampling: under guidance DDIM would step on with a noise that does not belong to it, and
+    # 2 % of the ones it was asked for came out as ones, with clipping.
+    scheduler: dict = Task.model_fields["scheduler"].default | {"clip_sample": False}
     pretrain: Training
     gate: ClassGate = ClassGate()
 
