@@ -47,7 +47,7 @@ def sampler(repetitions: int) -> dict:
         folder = REPOSITORY / "models/emoji/base"
         if not folder.is_dir():
             folder = Path(name) / "model"
-            settings = parameters()["bases"]["emoji"]
+            settings = parameters()["text_bases"]["emoji"]
             words = captions.vocabulary(captions.read_concepts(REPOSITORY / "data/emoji/concepts.yaml").values())
             text_to_image.save(text_to_image.create(settings["model"], settings["scheduler"], words, 1), folder)
         model = text_to_image.load(folder)

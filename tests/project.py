@@ -48,6 +48,14 @@ PARAMETERS = {
 }  # fmt: skip
 
 
+def repository_files() -> list[Path]:
+    """Every file that is, or would be, committed. The project works in a git checkout only, as DVC does."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert listed.returncode == 0, listed.stderr
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
 def digits(name: str, classes: tuple[int, ...], each: int) -> tuple[np.ndarray, np.ndarray]:
     """The first `each` shipped digits of every class, and their labels."""
     images, labels = (np.load(ROOT / f"data/mnist/{name}{end}.npy") for end in ("", "-labels"))
@@ -86,14 +94,11 @@ class Project:
     @classmethod
     def create(cls, folder: Path, parameters: dict = PARAMETERS) -> "Project":
         """The working tree's files without its data, models and results, with tiny data, committed."""
-        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        listed = subprocess.run(command, cwd=ROOT, capture_output=True)
-        if listed.returncode:
-            pytest.skip("not a git checkout")
-        for name in listed.stdout.decode().split("\0"):
-            if name and name.split("/")[0] not in LEFT_OUT and (ROOT / name).is_file():
+        for path in repository_files():
+            name = path.relative_to(ROOT)
+            if name.parts[0] not in LEFT_OUT:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
+                shutil.copy(path, folder / name)
         write_data(folder / "data")
         project = cls(folder)
         project.write_parameters(parameters)

@@ -69,7 +69,8 @@ def test_equal_samples_have_no_ceiling():
 
 
 def test_baseline_distance_is_lpips_own(base):
-    lpips = pytest.importorskip("lpips")
+    import lpips
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = lpips.LPIPS(net="alex", pnet_rand=True, lpips=False, verbose=False).eval()
@@ -106,7 +107,9 @@ def test_alexnet_of_another_digest_is_refused(tmp_path):
 
 
 def test_alexnet_checkpoint_lands_in_the_trunk(tmp_path, monkeypatch, base):
-    lpips, models = pytest.importorskip("lpips"), pytest.importorskip("torchvision.models")
+    import lpips
+    from torchvision import models
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         alexnet = models.alexnet(weights=None)

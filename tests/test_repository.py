@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from project import repository_files
 
 ROOT = Path(__file__).resolve().parents[1]
 # The direction of the data flow; a module never reaches a later one, directly or through helpers.
@@ -21,15 +22,6 @@ HOSTS = ["py" + "pi.org", "python" + "hosted.org", "registry.npm" + "js", "deb.d
          "download.py" + "torch", "crates" + ".io", "index" + "-url", "find" + "-links"]
 MACHINE_PATH = re.compile(r"(?<![\w./:$}{~-])/(?:" + "|".join(["ho" + "me", "ro" + "ot", "wo" + "rk", "Us" + "ers",
                           "op" + "t", "tm" + "p", "mn" + "t", "sr" + "v"]) + r")/[\w.]")
-
-
-def repository_files() -> list[Path]:
-    """Every file that is, or would be, committed."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True)
-    if run.returncode:
-        pytest.skip("not a git checkout")
-    return [ROOT / name for name in run.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
 
 
 def python_files(folder: str) -> list[Path]:

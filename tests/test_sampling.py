@@ -51,7 +51,7 @@ def test_any_order_and_any_interruption_give_the_same_bytes(model, tmp_path, mon
         whole = sampling.sample_all(model, (1, "task"), 10, SETTINGS, scratch, "test")
     with Scratch("parts", []) as scratch:
         for part in reversed(sampling.chunks(10, 4)[1:]):  # the last chunks first, as another process would
-            sampling._chunk_file(scratch.folder, model, (1, "task"), part, SETTINGS)
+            sampling._chunk(scratch.folder, model, (1, "task"), part, SETTINGS)
         parts = sampling.sample_all(model, (1, "task"), 10, SETTINGS, scratch, "test")
     assert whole.shape == (10, 8, 8, 1) and np.array_equal(whole, parts)
 

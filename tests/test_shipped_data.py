@@ -6,11 +6,11 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from project import repository_files
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data"
@@ -19,9 +19,7 @@ SPLIT_SIZES = {"train": 600, "judge-train": 600, "reference": 200, "judge-test":
 
 def shipped() -> dict[str, str]:
     """File below data/ -> SHA-256 of its content, of all but the two that describe the rest."""
-    listed = subprocess.run(["git", "ls-files", "-z", "data"], cwd=ROOT, capture_output=True, text=True, check=True)
-    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
-    names = {path.relative_to(DATA).as_posix(): path for path in paths}
+    names = {path.relative_to(DATA).as_posix(): path for path in repository_files() if path.is_relative_to(DATA)}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(names.items())
             if path.name not in ("README.md", "build.py")}
 
@@ -66,7 +64,9 @@ def rebuild(build, monkeypatch, mnist: Path | str, fashion: Path | str, out: Pat
                     reason="PALINODE_IDX_MNIST and PALINODE_IDX_FASHION name no IDX folders")
 def test_data_rebuilds_bit_for_bit(build, monkeypatch, tmp_path):
     rebuild(build, monkeypatch, os.environ["PALINODE_IDX_MNIST"], os.environ["PALINODE_IDX_FASHION"], tmp_path)
-    for name in shipped():
+    made = [name for name in shipped() if not name.startswith("emoji/")]  # emoji/build.py has a test of its own
+    assert made
+    for name in made:
         assert (tmp_path / name).read_bytes() == (DATA / name).read_bytes(), name
 
 

@@ -126,7 +126,7 @@ def test_samples_do_not_depend_on_the_chunk_or_on_other_prompts(world):
 
 
 def test_too_many_steps_are_refused():
-    with pytest.raises(UserError, match=r"steps must lie in 1\.\.99"):
+    with pytest.raises(UserError, match=r"steps must lie in 1\.\.99, not 100"):
         conditional_sampling.timesteps(TEXT_SCHEDULER, 100)
 
 
@@ -143,8 +143,10 @@ def test_finished_chunks_are_not_drawn_again(world, tmp_path):
 def project(tmp_path_factory) -> Project:
     parameters, short = copy.deepcopy(PARAMETERS), {"steps": 2, "batch": 8, "lr": 1e-3}
     parameters["text"] = {"bases": ["mini"], "oracles": ["cat"]}
-    parameters["bases"] = {"mini": {"model": TEXT_MODEL, "scheduler": TEXT_SCHEDULER, "pool": 16, "autoencoder": short,
-                                    "denoiser": short, "judge_steps": 2, "gate": {"steps": 1}}}  # fmt: skip
+    parameters["text_bases"] = {"mini": {
+        "model": TEXT_MODEL, "scheduler": TEXT_SCHEDULER, "pool": 16, "autoencoder": short, "denoiser": short,
+        "judge_steps": 2, "gate": {"steps": 1},
+    }}  # fmt: skip
     made = Project.create(tmp_path_factory.mktemp("text") / "project", parameters)
     shutil.copytree(DATA, made.folder / "data/emoji")
     made.stage("plan")
@@ -178,7 +180,7 @@ def test_a_killed_training_continues_to_the_same_bytes(project, tmp_path):
     for copied in (whole, broken):
         shutil.rmtree(copied.folder / "models/mini")
         for phase in ("autoencoder", "denoiser"):
-            copied.change(f"bases/mini/{phase}/steps", 20)
+            copied.change(f"text_bases/mini/{phase}/steps", 20)
         copied.stage("plan")
     command = broken.command("pretrain_text", "mini")
     for pieces in (5, 22):  # a phase has 19

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from palinode.judge import Judge
-from palinode.metrics.record import wilson
+from palinode.metrics.record import share
 from palinode.models import to_model
 
 
@@ -17,18 +17,14 @@ def measure(images: np.ndarray, asked: list[int], judge: Judge) -> dict:
     seen = judge(to_model(images)).argmax(1)
     counts = torch.zeros(judge.config["classes"], judge.config["classes"], dtype=torch.int64)
     counts.index_put_((torch.tensor(asked), seen), torch.ones(len(asked), dtype=torch.int64), accumulate=True)
-    recognised = []
-    for c, row in enumerate(counts.tolist()):
-        share = row[c] / sum(row)
-        lo, hi = wilson(share, sum(row))
-        recognised.append({"value": share, "lo": lo, "hi": hi, "n": sum(row)})
+    recognised = [share(row[c], sum(row)) for c, row in enumerate(counts.tolist())]
     return {"confusion": counts.tolist(), "recognised": recognised}
 
 
 def problem(found: dict, limits) -> str | None:
     """Why the base is refused, or None. limits.recognised: share of each class, at least."""
-    for c, share in enumerate(found["recognised"]):
-        if share["value"] < limits.recognised:
+    for c, seen in enumerate(found["recognised"]):
+        if seen["value"] < limits.recognised:
             wanted = f"at least {limits.recognised:.0%} wanted"
-            return f"the judge recognises {share['value']:.1%} of {share['n']} samples of class {c}, {wanted}"
+            return f"the judge recognises {seen['value']:.1%} of {seen['n']} samples of class {c}, {wanted}"
     return None

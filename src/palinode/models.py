@@ -120,7 +120,7 @@ def save(model: Diffuser, folder: Path, dtype: torch.dtype = torch.float32) -> N
     """Write a folder that `DDPMPipeline.from_pretrained` loads, atomically."""
     with atomic(folder) as temporary:
         try:
-            copy.deepcopy(model.net).to(dtype).save_pretrained(temporary / "unet")
+            cast(model.net, dtype).save_pretrained(temporary / "unet")
         except SafetensorError as error:
             raise UserError(f"cannot write {folder}: {error}") from None
         config = read_json(temporary / "unet" / "config.json")
@@ -129,6 +129,11 @@ def save(model: Diffuser, folder: Path, dtype: torch.dtype = torch.float32) -> N
         write_json(temporary / "scheduler" / "scheduler_config.json", {"_class_name": "DDPMScheduler", **model.config})
         parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
         write_json(temporary / "model_index.json", {"_class_name": "DDPMPipeline", **parts})
+
+
+def cast(network: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """A copy in another precision, by torch's own `to`: that of diffusers warns even where nothing is amiss."""
+    return torch.nn.Module.to(copy.deepcopy(network), dtype)
 
 
 def absent(folder: Path) -> str | None:

@@ -240,12 +240,12 @@ class Params(Settings):
     text: TextFamily = TextFamily()
     rows: dict[str, Row]
     tasks: dict[str, Task]
-    bases: dict[str, TextBase] = {}
+    text_bases: dict[str, TextBase] = {}
     class_bases: dict[str, ClassBase] = {}
 
     @model_validator(mode="after")
     def _names(self):
-        for kind in ("rows", "tasks", "bases", "class_bases"):
+        for kind in ("rows", "tasks", "text_bases", "class_bases"):
             for name in getattr(self, kind):
                 if not NAME.fullmatch(name):
                     raise ValueError(f"{kind}: the name {name!r} may only use a-z, 0-9 and '-'")
@@ -258,11 +258,11 @@ class Params(Settings):
             for row in task.overrides:
                 if row not in self.rows:
                     raise ValueError(f"tasks.{name}.overrides: {row!r} is not defined under `rows`")
-        for family, kind in (("text", "bases"), ("classes", "class_bases")):
+        for family, kind in (("text", "text_bases"), ("classes", "class_bases")):
             for name in getattr(self, family).bases:
                 if name not in getattr(self, kind):
                     raise ValueError(f"{family}.bases: {name!r} is not defined under `{kind}`")
-        taken = [*self.tasks, *self.bases, *self.class_bases]
+        taken = [*self.tasks, *self.text_bases, *self.class_bases]
         for name in taken:
             if taken.count(name) > 1:
                 raise ValueError(f"{name!r} names a task and a base, or two bases: their models would share a folder")

@@ -60,7 +60,7 @@ def _stages(params: Params):
         yield f"pretrain-class-{name}", "pretrain_class", (), common | {key: base[key] for key in keys}
         yield f"gate-class-{name}", "gate_class", (), common | {"gate": base["gate"]}
     for name in params.text.bases:
-        base = params.bases[name].model_dump(mode="json")
+        base = params.text_bases[name].model_dump(mode="json")
         common = {"root_seed": params.root_seed, "task": name}
         keys = ("model", "scheduler", "pool", "autoencoder", "denoiser")
         yield f"pretrain-text-{name}", "pretrain_text", (), common | {key: base[key] for key in keys}

@@ -66,8 +66,7 @@ def _predict_x0(model: Diffuser, x: Tensor, t: int) -> tuple[Tensor, Tensor]:
 @torch.inference_mode()
 def sample_chunk(model: Diffuser, key: tuple, first: int, count: int, sampler: str, steps: int) -> np.ndarray:
     """Images first..first+count-1 as uint8 [count, H, W, C]; `key` is (root seed, task)."""
-    root, task = key
-    generators = [seeds.generator(root, "sample", task, i) for i in range(first, first + count)]
+    generators = noise_generators(key, first, count)
     buffer = torch.empty(count, *model.shape)
 
     def draw() -> Tensor:
@@ -76,6 +75,12 @@ def sample_chunk(model: Diffuser, key: tuple, first: int, count: int, sampler: s
         return buffer.to(model.device, copy=True)
 
     return to_images(SAMPLERS[sampler](model, draw(), spaced(len(model.schedule), steps), draw))
+
+
+def noise_generators(key: tuple, first: int, count: int) -> list[torch.Generator]:
+    """One generator for each of the images first..first+count-1; `key` is (root seed, task)."""
+    root, task = key
+    return [seeds.generator(root, "sample", task, i) for i in range(first, first + count)]
 
 
 def chunks(count: int, size: int) -> list[tuple[int, int]]:
@@ -88,14 +93,19 @@ def sample_all(model: Diffuser, key: tuple, count: int, settings, scratch: Scrat
     from tqdm import tqdm
 
     plan = chunks(count, settings.chunk)
-    done = [_chunk_file(scratch.folder, model, key, part, settings) for part in tqdm(plan, label, mininterval=5)]
+    done = [_chunk(scratch.folder, model, key, part, settings) for part in tqdm(plan, label, mininterval=5)]
     return np.concatenate([np.load(file) for file in done])
 
 
-def _chunk_file(folder: Path, model: Diffuser, key: tuple, part: tuple[int, int], settings) -> Path:
-    path = folder / f"chunk-{part[0]}.npy"
+def _chunk(folder: Path, model: Diffuser, key: tuple, part: tuple[int, int], settings) -> Path:
+    return chunk_file(folder, part[0], lambda: sample_chunk(model, key, *part, settings.sampler, settings.steps))
+
+
+def chunk_file(folder: Path, first: int, make: Callable[[], np.ndarray]) -> Path:
+    """The finished chunk that starts at image `first`, made unless an interrupted run already has."""
+    path = folder / f"chunk-{first}.npy"
     if not path.exists():
-        write_array(path, sample_chunk(model, key, *part, settings.sampler, settings.steps))
+        write_array(path, make())
     return path
 
 
@@ -135,4 +145,4 @@ def work(model: Diffuser, key: tuple, count: int, settings) -> None:
     state = PartialState()
     torch.set_num_threads(runtime().threads)  # the launcher changes it, and the bytes may depend on it
     for part in chunks(count, settings.chunk)[state.process_index :: state.num_processes]:
-        _chunk_file(Path(os.environ[SHARDS]), model, key, part, settings)
+        _chunk(Path(os.environ[SHARDS]), model, key, part, settings)

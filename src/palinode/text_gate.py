@@ -14,7 +14,7 @@ from palinode.contact import sheet
 from palinode.data import captions, emoji
 from palinode.data.captions import BACKGROUNDS, STYLES, TEMPLATES, TIERS, Caption
 from palinode.data.scenes import UNSEEN_TRIPLES, World, held_out, seen_pairs
-from palinode.metrics.record import wilson
+from palinode.metrics.record import share
 from palinode.models import to_images, to_model
 from palinode.scene_judge import SceneJudge
 
@@ -121,9 +121,7 @@ def measure(images: np.ndarray, asked: list[Request], world: World, seen: Seen) 
             hits.setdefault((request.group, "style"), []).append(right_style)
     found: dict = {}
     for (group, what), values in hits.items():
-        share = sum(values) / len(values)
-        lo, hi = wilson(share, len(values))
-        found.setdefault(group, {})[what] = {"value": share, "lo": lo, "hi": hi, "n": len(values)}
+        found.setdefault(group, {})[what] = share(sum(values), len(values))
     return found
 
 
@@ -145,9 +143,7 @@ def alignment(images: np.ndarray, asked: list[Request], judge: SceneJudge, world
         others = others[torch.randperm(len(others), generator=generator)[: CAPTIONS - 1]]
         fit = [float(concept[k, c] + style[k, s]) for c, s in (own, *others)]
         best += fit[0] > max(fit[1:])
-    share = best / len(rows)
-    lo, hi = wilson(share, len(rows))
-    return {"value": share, "lo": lo, "hi": hi, "n": len(rows), "among": CAPTIONS}
+    return share(best, len(rows)) | {"among": CAPTIONS}
 
 
 def confusion(asked: list[Request], world: World, seen: Seen) -> dict:

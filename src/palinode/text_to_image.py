@@ -1,6 +1,5 @@
 """Latent text-to-image models: a StableDiffusionPipeline folder as a noise predictor with encode, decode, condition."""
 
-import copy
 import warnings
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from torch import Tensor
 from palinode.diffusion import Schedule
 from palinode.errors import UserError
 from palinode.io import atomic, read_json, write_json
-from palinode.models import Diffuser, locate
+from palinode.models import Diffuser, cast, locate
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 PARTS = {
@@ -185,8 +184,7 @@ def save(model: TextToImage, folder: Path, dtype: torch.dtype = torch.float16) -
     networks = {"vae": model.vae, "text_encoder": model.text_encoder, "unet": model.net}
     with atomic(folder) as temporary:
         for part, network in networks.items():
-            # torch's own `to`: that of diffusers warns of modules to keep in float32 even where there are none.
-            torch.nn.Module.to(copy.deepcopy(network), dtype).save_pretrained(temporary / part)
+            cast(network, dtype).save_pretrained(temporary / part)
             config = read_json(temporary / part / "config.json")
             config.pop("_name_or_path", None)
             write_json(temporary / part / "config.json", config)

@@ -69,6 +69,12 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
 
 
+def share(hits: int, n: int) -> dict:
+    """A share as a gate writes it: {value, lo, hi, n}, Wilson's interval."""
+    lo, hi = wilson(hits / n, n)
+    return {"value": hits / n, "lo": lo, "hi": hi, "n": n}
+
+
 def from_samples(values: np.ndarray, replicates: int = REPLICATES, *, unit: str, direction: str) -> Metric:
     """The mean of values [n], with a percentile bootstrap interval (none for n = 1)."""
     values = np.asarray(values, dtype=np.float64)
