@@ -37,9 +37,8 @@ class ClassConditional(Diffuser):
             raise UserError(f"class {wrong[0]} does not exist: the model has 0 to {self.classes - 1}")
         return torch.tensor([self.classes if c is None else c for c in classes], device=self.device)
 
-    def predict(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """eps_theta(x_t, t, y): x_t [B, C, H, W]; t, condition int64 [B]; float32 [B, C, H, W]."""
-        return super().predict(x_t, t, class_labels=condition)
+    def _named(self, condition: Tensor) -> dict[str, Tensor]:
+        return {"class_labels": condition}
 
     def states(self, given: Tensor) -> Tensor:
         """What `predict` takes for a batch's classes: the classes themselves."""

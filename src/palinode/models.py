@@ -34,17 +34,40 @@ class Diffuser:
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
 
-    def predict(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        """eps_theta(x_t, t): x_t [B, C, H, W]; t [B], int64 or float labels in [0, T-1]; float32 [B, C, H, W].
+    def predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """eps_theta(x_t, t, c): x_t [B, C, H, W]; t [B], int64 or float labels in [0, T-1]; float32 [B, C, H, W].
 
-        condition: what the network takes beside them, by its own name for it.
+        condition: as the conditional kinds of model describe it; None where there is none.
         """
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            eps = self.net(x_t, t, **condition).sample.float()
+            eps = self.net(x_t, t, **self._named(condition)).sample.float()
         self.passes["forward"] += len(x_t)
         if eps.requires_grad:
             eps.register_hook(self._count_backward)
         return eps
+
+    def frozen(self) -> "Diffuser":
+        """A copy that does not train; its passes are counted with this one's."""
+        other = copy.copy(self)
+        other.net = copy.deepcopy(self.net).requires_grad_(False)
+        return other
+
+    def trainable(self) -> list[torch.nn.Parameter]:
+        """The parameters that train, in the network's order."""
+        return [p for p in self.net.parameters() if p.requires_grad]
+
+    def weights(self) -> Tensor:
+        """All of `trainable` as one vector, differentiable."""
+        return torch.cat([p.flatten() for p in self.trainable()])
+
+    def trained(self, vector: Tensor) -> Tensor:
+        """The part of a vector over all parameters that belongs to `trainable`."""
+        pieces = vector.split([p.numel() for p in self.net.parameters()])
+        return torch.cat([v for v, p in zip(pieces, self.net.parameters(), strict=True) if p.requires_grad])
+
+    def _named(self, condition: Tensor | None) -> dict[str, Tensor]:
+        """The condition under the name that the network has for it."""
+        return {}
 
     def _count_backward(self, gradient: Tensor) -> None:
         self.passes["backward"] += len(gradient)

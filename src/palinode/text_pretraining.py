@@ -128,15 +128,7 @@ class Trained:
     """What the training loop sees of a model: the networks it trains, and the passes it counts."""
 
     def __init__(self, model: TextToImage, net: torch.nn.Module):
-        self.model, self.net = model, net
-
-    @property
-    def passes(self) -> dict[str, int]:
-        return self.model.passes
-
-    @passes.setter
-    def passes(self, counted: dict[str, int]) -> None:
-        self.model.passes = counted
+        self.net, self.passes = net, model.passes
 
 
 def pretrain(

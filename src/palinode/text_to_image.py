@@ -24,7 +24,7 @@ NETWORKS = ("vae", "text_encoder", "unet")
 
 
 class TextToImage(Diffuser):
-    """eps_theta(z_t, t, c) on latents z, with c = the text encoder's states of a prompt.
+    """eps_theta(z_t, t, c) on latents z, with c = the text encoder's states of a prompt, [B, L, D].
 
     shape: (C, h, w) of one latent; vae, text_encoder, tokenizer: the parts of the folder; nothing: the prompt that
     guidance starts from.
@@ -37,9 +37,8 @@ class TextToImage(Diffuser):
         self.vae, self.text_encoder, self.tokenizer = vae, text_encoder, tokenizer
         self._known: dict[str, bool] = {}
 
-    def predict(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """eps_theta(z_t, t, c): x_t [B, C, h, w]; t int64 [B]; condition [B, L, D]; float32 [B, C, h, w]."""
-        return super().predict(x_t, t, encoder_hidden_states=condition)
+    def _named(self, condition: Tensor) -> dict[str, Tensor]:
+        return {"encoder_hidden_states": condition}
 
     def encode(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1] to scaled latents: the mean of the posterior, so that nothing is drawn."""
@@ -77,6 +76,12 @@ class TextToImage(Diffuser):
     def condition(self, prompts: list[str]) -> Tensor:
         """Prompts to the states that the network attends to, [B, L, D]."""
         return self.states(self.tokens(prompts))
+
+    def last_states(self, prompts: list[str]) -> Tensor:
+        """The states of each prompt's last word, [N, D]."""
+        tokens = self.tokens(prompts)
+        last = (tokens == self.tokenizer.eos_token_id).int().argmax(1) - 1
+        return self.states(tokens)[torch.arange(len(tokens)), last]
 
     def states(self, given: Tensor) -> Tensor:
         """What `predict` takes for token ids [B, L]: the text encoder's states, [B, L, D]."""

@@ -24,7 +24,8 @@ class Batch:
     """One micro-batch, the same for every method at a given task, seed and step.
 
     x, a: retain and forget images [B, C, H, W] in [-1, 1]; t: int64 [B] in 0..T-1; eps: [B, C, H, W] ~ N(0, I);
-    pick: [B] ~ U[0, 1). Further draws continue the step's generator.
+    pick: [B] ~ U[0, 1). c_x, c_a: what a conditional model is told of x and a. Further draws continue the step's
+    generator.
     """
 
     x: Tensor
@@ -34,6 +35,8 @@ class Batch:
     pick: Tensor
     total: int
     generator: torch.Generator
+    c_x: Tensor | None = None
+    c_a: Tensor | None = None
 
     def redraw(self) -> tuple[Tensor, Tensor]:
         """An independent (t, eps)."""
@@ -140,7 +143,9 @@ def train(
     gradients, history, first = Gradients(parameters), [], 0
     saved = scratch.load_checkpoint()
     if saved:
-        first, history, model.passes = saved["step"], saved["history"], saved["passes"]
+        first, history = saved["step"], saved["history"]
+        model.passes.update(saved["passes"])
+        method.load_state_dict(saved["method"])
         _restore(parameters, saved["parameters"])
         optimizer.load_state_dict(saved["optimizer"])
         if ema:
@@ -158,15 +163,18 @@ def train(
             for name, loss in losses.items():
                 values[f"loss_{name}"] = values.get(f"loss_{name}", 0.0) + loss.item() / settings.accumulate
         update, logged = method.combine({name: gradients.flat[name] for name in losses})
-        norm = float(update.norm())
-        if not math.isfinite(norm):
-            raise UserError(f"{label}: the gradient is not finite at step {step} ({values}); lower the learning rate")
         values |= {f"norm_{name}": float(gradients.flat[name].norm()) for name in losses} | logged
-        gradients.target("update")
-        torch.mul(update, min(1.0, settings.clip / (norm + 1e-6)), out=gradients.flat["update"])
-        for group in optimizer.param_groups:
-            group["lr"] = settings.lr * _lr_factor(step, settings)
-        optimizer.step()
+        if update is not None:
+            norm = float(update.norm())
+            if not math.isfinite(norm):
+                reason = f"the gradient is not finite at step {step} ({values}); lower the learning rate"
+                raise UserError(f"{label}: {reason}")
+            gradients.target("update")
+            torch.mul(update, min(1.0, settings.clip / (norm + 1e-6)), out=gradients.flat["update"])
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * _lr_factor(step, settings)
+            optimizer.step()
+        method.after_step()
         if ema:
             ema.update(parameters, step)
         if step % log_every == 0 or step + 1 == settings.steps:
@@ -178,7 +186,7 @@ def train(
         if (step + 1) % save_every == 0 and step + 1 < settings.steps:
             scratch.save_checkpoint({
                 "step": step + 1, "history": history, "passes": model.passes, "parameters": parameters,
-                "optimizer": optimizer.state_dict(), "ema": ema.average if ema else [],
+                "optimizer": optimizer.state_dict(), "ema": ema.average if ema else [], "method": method.state_dict(),
             })  # fmt: skip
     if ema:
         _restore(parameters, ema.average)
@@ -199,7 +207,7 @@ def _averaged(model: Diffuser, parameters: list[Tensor], ema: EMA | None) -> Ite
         _restore(parameters, ema.average)
     yield
     _restore(parameters, trained)
-    model.passes = passes
+    model.passes.update(passes)
 
 
 @torch.no_grad()

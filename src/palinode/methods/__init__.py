@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 
 class Method:
-    """What the training loop asks of a method."""
+    """What the training loop asks of a method.
+
+    needs_anchor: trains with an anchor in the target's place, so it has no place in the family `data`; needs_saliency,
+    needs_fisher: what `begin` must be given; closed_form: edits the weights by `edit` instead of taking steps.
+    """
+
+    needs_anchor = needs_saliency = needs_fisher = closed_form = False
+
+    def begin(self, model, helpers: dict) -> None:
+        """Called once before the first step. helpers: "seed", and what the method says it needs."""
 
     def losses(self, model, batch) -> dict[str, "Tensor"]:
         """Named scalar losses of one micro-batch (`training.Batch`), each to be differentiated by itself.
@@ -28,8 +37,18 @@ class Method:
         raise TypeError(f"{type(self).__name__} defines no losses")
 
     def combine(self, grads: dict[str, "Tensor"]) -> tuple["Tensor", dict[str, float]]:
-        """The descent direction from one flat gradient per loss, and numbers to log."""
+        """The descent direction from one flat gradient per loss (None: no step this time), and numbers to log."""
         raise TypeError(f"{type(self).__name__} defines no combine")
+
+    def after_step(self) -> None:
+        """Called after every optimiser step."""
+
+    def state_dict(self) -> dict:
+        """What a method with a state of its own adds to a checkpoint: tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """The opposite of `state_dict`."""
 
 
 def load(name: str, options: dict | None = None, where: str = "") -> Method:

@@ -11,7 +11,7 @@ class NaiveDeletion(Method):
 
     def losses(self, model, batch):
         x_t = model.schedule.add_noise(batch.x, batch.eps, batch.t)
-        return {"x": (batch.eps - model.predict(x_t, batch.t)).square().sum() / len(batch.x)}
+        return {"x": (batch.eps - model.predict(x_t, batch.t, batch.c_x)).square().sum() / len(batch.x)}
 
     def combine(self, grads):
         return grads["x"], {}

@@ -17,7 +17,7 @@ class NegGrad(Method):
 
     def losses(self, model, batch):
         a_t = model.schedule.add_noise(batch.a, batch.eps, batch.t)
-        return {"a": (batch.eps - model.predict(a_t, batch.t)).square().sum() / len(batch.a)}
+        return {"a": (batch.eps - model.predict(a_t, batch.t, batch.c_a)).square().sum() / len(batch.a)}
 
     def combine(self, grads):
         return -self.superfactor * grads["a"], {}
