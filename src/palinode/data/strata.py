@@ -1,0 +1,119 @@
+"""Prompts of a concept task: what unlearning is given, and the strata on which forgetting and keeping are measured."""
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+
+from palinode.data import captions
+from palinode.data.captions import BACKGROUNDS, STYLES, TEMPLATES, TIERS, Caption, Concept
+from palinode.data.scenes import UNSEEN_TRIPLES, held_out
+from palinode.errors import UserError
+
+KEPT = {
+    "anchor": "what takes the target's place",
+    "near": "kept things of the target's group; for a style, kept styles",
+    "far": "kept things of other groups; none for a style",
+    "other domain": "styles when a thing is forgotten, things when a style is",
+    "empty": "the empty prompt",
+}
+
+
+@dataclass(frozen=True)
+class Strata:
+    """given: pairs (caption of the target, the same with the anchor), the only prompts of the target that unlearning
+    sees; forget: captions of the target by tier; keep: captions of what stays, by stratum."""
+
+    given: list[tuple[Caption, Caption]]
+    forget: dict[str, list[Caption]]
+    keep: dict[str, list[Caption]]
+
+
+def of_captions(
+    concepts: dict[str, Concept], target: str, anchor: str, each: int, generator: torch.Generator
+) -> Strata:
+    """Strata of a thing or a style; at most `each` captions in each, drawn at random. UserError for a bad pair."""
+    thing = target in concepts
+    check_pair(target, anchor, list(concepts) if thing else list(STYLES), [*concepts, *STYLES])
+    tiers = _tiers_of_thing if thing else _tiers_of_style
+    of_target, of_anchor = (tiers(concepts, *names) for names in ((target, anchor), (anchor, target)))
+    given = list(zip(of_target["T0"], of_anchor["T0"], strict=True))
+    keep = {"anchor": of_anchor["T2"]} | (_kept_things if thing else _kept_styles)(concepts, target, anchor)
+    forget, keep = ({k: _some(v, each, generator) for k, v in some.items()} for some in (of_target, keep))
+    evaluated = {name: some for name, some in (forget | keep).items() if name != "T0"}
+    captions.check_disjoint({"given": [caption for both in given for caption in both]} | evaluated)
+    return Strata(given, forget, keep | {"empty": [Caption("", ())] * each})
+
+
+def _kept_things(concepts: dict[str, Concept], target: str, anchor: str) -> dict[str, list[Caption]]:
+    kept = [concept for name, concept in concepts.items() if name not in (target, anchor)]
+    near = [c for concept in kept if concept.group == concepts[target].group for c in _unread(concept, (None,))]
+    far = [c for concept in kept if concept.group != concepts[target].group for c in _unread(concept, (None,))]
+    return {"near": near, "far": far, "other domain": [c for concept in kept for c in _unread(concept, STYLES)]}
+
+
+def _kept_styles(concepts: dict[str, Concept], target: str, anchor: str) -> dict[str, list[Caption]]:
+    styles = tuple(style for style in STYLES if style not in (target, anchor))
+    things = list(concepts.values())
+    return {"near": [c for concept in things for c in _unread(concept, styles)],
+            "other domain": [c for concept in things for c in _unread(concept, (None,))]}  # fmt: skip
+
+
+def of_classes(classes: int, target: int, anchor: int, each: int) -> Strata:
+    """Strata of a class: a class has one prompt, its number, so there is one tier and no far or other domain."""
+    check_pair(target, anchor, list(range(classes)), list(range(classes)))
+
+    def caption(c: int) -> Caption:
+        return Caption(str(c), (str(c),))
+
+    near = [caption(c) for c in itertools.islice(itertools.cycle(set(range(classes)) - {target, anchor}), each)]
+    keep = {"anchor": [caption(anchor)] * each, "near": near, "empty": [Caption("", ())] * each}
+    return Strata([(caption(target), caption(anchor))], {"T0": [caption(target)] * each}, keep)
+
+
+def check_pair(target, anchor, domain: list, known: list) -> None:
+    """UserError unless both are known, of one domain, and two."""
+    for role, name in (("target", target), ("anchor", anchor)):
+        if name not in known:
+            raise UserError(f"{role}: {name!r} is unknown; there are {', '.join(map(str, known))}")
+    if target == anchor:
+        raise UserError(f"target and anchor are both {target!r}: nothing would be forgotten")
+    if anchor not in domain or target not in domain:
+        raise UserError(f"target {target!r} and anchor {anchor!r} are not of one kind")
+
+
+def _tiers_of_thing(concepts: dict[str, Concept], name: str, other: str) -> dict[str, list[Caption]]:
+    others = [concept for key, concept in concepts.items() if key not in (name, other)]
+    return {tier: captions.tier(tier, concepts[name], others) for tier in TIERS}
+
+
+def _tiers_of_style(concepts: dict[str, Concept], style: str, _: str) -> dict[str, list[Caption]]:
+    """T0: given templates and backgrounds, every other thing; T1: other backgrounds; T2: new templates; T3: other words
+    for the thing, since a style has one name; T4: two things."""
+    given, new = TEMPLATES[: captions.GIVEN_TEMPLATES], TEMPLATES[captions.GIVEN_TEMPLATES :]
+    grounds = (None, *BACKGROUNDS)
+    known, fresh = grounds[: captions.GIVEN_BACKGROUNDS + 1], grounds[captions.GIVEN_BACKGROUNDS + 1 :]
+    things = list(concepts.values())[::2]
+
+    def fill(words, templates, backgrounds) -> list[Caption]:
+        return [captions.caption(t, w, style, b) for w, t, b in itertools.product(words, templates, backgrounds)]
+
+    own = [[(thing.name, thing.name)] for thing in things]
+    return {
+        "T0": fill(own, given, known),
+        "T1": fill(own, given, fresh),
+        "T2": fill(own, new, known),
+        "T3": fill([[(thing.name, word)] for thing in things for word in thing.synonyms], given, known),
+        "T4": fill([a + b for a, b in itertools.pairwise(own)], given, known),
+    }
+
+
+def _unread(concept: Concept, styles: tuple) -> list[Caption]:
+    """Captions that no training has read: held-out (word, template, background) triples, in those styles."""
+    triples = itertools.product(concept.words, TEMPLATES, BACKGROUNDS)
+    chosen = [it for it in triples if held_out(UNSEEN_TRIPLES, *it)]
+    return [captions.caption(t, [(concept.name, w)], s, b) for (w, t, b), s in itertools.product(chosen, styles)]
+
+
+def _some(found: list, count: int, generator: torch.Generator) -> list:
+    return [found[i] for i in torch.randperm(len(found), generator=generator)[:count].tolist()]
