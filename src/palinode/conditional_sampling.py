@@ -4,6 +4,7 @@ DDIM with guidance, as `StableDiffusionPipeline` does it: time steps are evenly 
 `steps_offset`. A sample's seed is hash(root, "sample", task, i).
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -42,19 +43,40 @@ def draw(
     """
     from tqdm import tqdm
 
-    unique = list(dict.fromkeys(prompts))
-    states, empty = dict(zip(unique, model.condition(unique), strict=True)), model.condition([model.nothing])
-    when, plan = timesteps(model.config, steps), chunks(len(prompts), chunk)
+    guided, when, plan = _guided(model, prompts, scale), timesteps(model.config, steps), chunks(len(prompts), chunk)
 
     def make(first: int, count: int) -> np.ndarray:
-        condition = torch.stack([states[prompt] for prompt in prompts[first : first + count]])
-        guided = Guided(model, condition, empty, scale)
-        return to_images(model.decode(ddim(guided, noise(model, key, first, count), when, draw=lambda: None)))
+        some = guided(prompts[first : first + count])
+        return to_images(model.decode(ddim(some, noise(model, key, first, count), when, draw=lambda: None)))
 
     parts = tqdm(plan, "samples", mininterval=5, disable=len(plan) == 1)
     if folder is None:
         return np.concatenate([make(*part) for part in parts])
     return np.concatenate([np.load(chunk_file(folder, part[0], partial(make, *part))) for part in parts])
+
+
+@torch.no_grad()
+def trace(
+    model: Diffuser, prompts: list, key: tuple, scale: float, steps: int, chunk: int = 64
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sampling as in `draw`, in the model's own space: (ends [N, ...], states [N, S, ...], times [S]).
+
+    states[:, s] is what the model was shown at time step times[s].
+    """
+    guided, when, ends, states = _guided(model, prompts, scale), timesteps(model.config, steps), [], []
+    for first, count in chunks(len(prompts), chunk):
+        seen: list[torch.Tensor] = []
+        some = guided(prompts[first : first + count], seen)
+        ends.append(ddim(some, noise(model, key, first, count), when, draw=lambda: None).cpu())
+        states.append(torch.stack(seen, 1).cpu())
+    return torch.cat(ends), torch.cat(states), torch.tensor(when)
+
+
+def _guided(model: Diffuser, prompts: list, scale: float) -> Callable[..., Guided]:
+    """prompts -> the model guided by them; all of `prompts` are encoded once, here."""
+    unique = list(dict.fromkeys(prompts))
+    states, empty = dict(zip(unique, model.condition(unique), strict=True)), model.condition([model.nothing])
+    return lambda some, seen=None: Guided(model, torch.stack([states[p] for p in some]), empty, scale, seen)
 
 
 def noise(model: Diffuser, key: tuple, first: int, count: int) -> torch.Tensor:
