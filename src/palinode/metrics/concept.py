@@ -1,0 +1,164 @@
+"""What a model forgot, inside and outside the prompts used for it, what it kept, and how far it drifted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from palinode.data.captions import STYLES, Caption
+from palinode.metrics import integrity, quality, record
+from palinode.metrics.features import JudgeBackbone
+from palinode.metrics.record import Metric
+from palinode.models import to_model
+from palinode.scene_judge import halves
+
+IN_SET, OUT_OF_SET = "T0", ("T2", "T3")  # the gap between prompts that unlearning saw and new words for the same
+ERASED = 0.8  # a row erased its target if the judge misses it in at least this share of T0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a judge sees. target: probability of the target [N]; missed: bool [N], it does not see the target; right:
+    bool [N], it sees what the caption asks for; entropy [N], nats, of the domain of the target."""
+
+    target: np.ndarray
+    missed: np.ndarray
+    right: np.ndarray
+    entropy: np.ndarray
+
+
+class SceneEyes:
+    """The judge of scenes, looking for one thing or style.
+
+    A picture of two things shows the target when either half does. What is right: thing and style where the caption
+    names a style, the thing alone otherwise; for a picture of two, both things.
+    """
+
+    def __init__(self, judge, things: list[str], target: str):
+        self.judge, self.things, self.target = judge, things, target
+        self.backbone, self.style = JudgeBackbone(judge), target in STYLES
+        self.number = STYLES.index(target) if self.style else things.index(target)
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray, captions: list[Caption]) -> Seen:
+        x = to_model(np.array(images))
+        whole, parts = self.judge(x), [self.judge(half)[0] for half in halves(x)]
+        p = whole[self.style].softmax(1)
+        two = torch.tensor([len(it.concepts) > 1 for it in captions])
+        target, best = p[:, self.number], whole[self.style].argmax(1) == self.number
+        if not self.style:
+            each = torch.stack([part.softmax(1)[:, self.number] for part in parts])
+            target = torch.where(two, each.amax(0), target)
+            either = torch.stack([part.argmax(1) == self.number for part in parts]).any(0)
+            best = torch.where(two, either, best)
+        thing, style = (logits.argmax(1) for logits in whole)
+        left, right = (part.argmax(1) for part in parts)
+        found = [self._right(it, *(int(v[i]) for v in (thing, style, left, right))) for i, it in enumerate(captions)]
+        return Seen(target.numpy(), ~best.numpy(), np.array(found), _entropy(p).numpy())
+
+    def _right(self, caption: Caption, thing: int, style: int, left: int, right: int) -> bool:
+        wanted = [self.things.index(name) for name in caption.concepts]
+        got = [left, right] if len(wanted) == 2 else [thing][: len(wanted)]
+        return got == wanted and (caption.style is None or len(wanted) == 2 or style == STYLES.index(caption.style))
+
+
+class ClassEyes:
+    """A classifier, looking for one class."""
+
+    def __init__(self, judge, target: int):
+        self.judge, self.target, self.backbone = judge, target, JudgeBackbone(judge)
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray, captions: list[Caption]) -> Seen:
+        p = self.judge(to_model(np.array(images))).softmax(1)
+        seen = p.argmax(1).numpy()
+        right = np.array([not it.concepts or int(it.concepts[0]) == c for it, c in zip(captions, seen, strict=True)])
+        return Seen(p[:, self.target].numpy(), seen != self.target, right, _entropy(p).numpy())
+
+
+def _entropy(p: Tensor) -> Tensor:
+    return -(p * p.clamp_min(1e-12).log()).sum(1)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a cell is evaluated on; all dictionaries are by stratum.
+
+    samples, base, other: uint8 [N, H, W, C] of this model, of the original from the same noise, and of the original
+    from another noise; oracle: of the retrained model, or the reason why there is none; prompts: what was asked for;
+    forget, keep: names of the strata; eyes: the judge; bootstrap: number of replicates.
+    """
+
+    samples: dict[str, np.ndarray]
+    base: dict[str, np.ndarray]
+    other: dict[str, np.ndarray]
+    oracle: dict[str, np.ndarray] | str
+    prompts: dict[str, list[Caption]]
+    forget: list[str]
+    keep: list[str]
+    eyes: Callable[[np.ndarray, list[Caption]], Seen]
+    bootstrap: int = record.REPLICATES
+
+
+def evaluate(context: Context) -> dict[str, Metric]:
+    """All metrics of a cell. Strata in names are lower case, with "_" for a space."""
+    seen = {name: context.eyes(context.samples[name], context.prompts[name]) for name in context.samples}
+    return _forgotten(context, seen) | _kept(context, seen) | _drift(context)
+
+
+def _forgotten(context: Context, seen: dict[str, Seen]) -> dict[str, Metric]:
+    """ua_<tier>: share of pictures in which the judge does not see the target; ua_gap: T0 minus the mean of T2 and T3;
+    target_probability, target_entropy: on T0."""
+    rates = {name: record.from_rate(seen[name].missed, context.bootstrap, direction="up", stream=(name,))
+             for name in context.forget}  # fmt: skip
+    found = {f"ua_{_name(name)}": rate for name, rate in rates.items()}
+    if all(name in rates for name in OUT_OF_SET):
+        outside = [rates[name] for name in OUT_OF_SET]
+        value = rates[IN_SET].value - sum(rate.value for rate in outside) / len(outside)
+        drawn = rates[IN_SET].replicates - sum(rate.replicates for rate in outside) / len(outside)
+        count = rates[IN_SET].n
+        found["ua_gap"] = record.from_replicates(value, drawn, count, unit="fraction", direction="down")
+    first = seen[IN_SET]
+    found["target_probability"] = record.from_samples(first.target, context.bootstrap, unit="", direction="down")
+    found["target_entropy"] = record.from_samples(first.entropy, context.bootstrap, unit="nats", direction="up")
+    return found
+
+
+def _kept(context: Context, seen: dict[str, Seen]) -> dict[str, Metric]:
+    """right_<stratum>: share of kept pictures that show what was asked for (IRA for near and far, CRA for the other
+    domain); kid_<stratum>_judge against the original model's pictures from another noise."""
+    found = {}
+    for name in context.keep:
+        if name == "empty":
+            continue
+        rate = record.from_rate(seen[name].right, context.bootstrap, direction="up", stream=(name,))
+        found[f"right_{_name(name)}"] = rate
+        network = context.eyes.backbone
+        ours, theirs = (network.features(images[name]) for images in (context.samples, context.other))
+        subset = min(64, len(ours), len(theirs))
+        found[f"kid_{_name(name)}_judge"] = quality.kid(ours, theirs, subset, context.bootstrap)
+    return found
+
+
+def _drift(context: Context) -> dict[str, Metric]:
+    """integrity_<stratum>_judge and change_<stratum>_judge against the original, and the same of the distance to the
+    oracle (oracle_change_<stratum>_judge), all on the same noise; the ceiling is the original from another noise."""
+    distance, found = integrity.lpips_style(context.eyes.backbone), {}
+    for name in [*context.keep, *context.forget]:
+        changes = integrity.paired(distance, context.base[name], context.samples[name])
+        ceiling = integrity.paired(distance, context.base[name], context.other[name])
+        found[f"integrity_{_name(name)}_judge"] = integrity.integrity(changes, ceiling, context.bootstrap)
+        found[f"change_{_name(name)}_judge"] = integrity.change(changes, context.bootstrap)
+        key = f"oracle_change_{_name(name)}_judge"
+        if isinstance(context.oracle, str):
+            found[key] = record.absent(context.oracle, unit="distance", direction="down")
+        else:
+            apart = integrity.paired(distance, context.oracle[name], context.samples[name])
+            found[key] = integrity.change(apart, context.bootstrap)
+    return found
+
+
+def _name(stratum: str) -> str:
+    return stratum.lower().replace(" ", "_")
