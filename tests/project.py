@@ -23,6 +23,7 @@ PARAMETERS = {
     "root_seed": 1,
     "seeds": [0],
     "data": {"tasks": ["tiny"], "rows": ["naive", "siss-05"]},
+    "concept": {"tasks": [], "rows": []},
     "classes": {"bases": [], "oracles": []},
     "text": {"bases": [], "oracles": []},
     "runtime": {"device": "cpu", "threads": 1},

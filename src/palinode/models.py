@@ -163,3 +163,22 @@ def absent(folder: Path) -> str | None:
     """The reason why an optional output does not exist, or None when it does."""
     note = Path(folder) / "absent.txt"
     return note.read_text().strip() if note.exists() else None
+
+
+TRAINABLE = {  # parts of parameter names
+    "all": ("",),
+    "cross-attention": ("attn2.",),
+    "cross-attention-kv": ("attn2.to_k.", "attn2.to_v."),
+}
+
+
+def train_only(model: Diffuser, which: str) -> None:
+    """Let only those parameters train: a key of TRAINABLE, or "others", all but cross-attention.
+
+    UserError when there are none.
+    """
+    parts = TRAINABLE.get(which, TRAINABLE["cross-attention"])
+    for name, parameter in model.net.named_parameters():
+        parameter.requires_grad_(any(part in name for part in parts) != (which == "others"))
+    if not model.trainable():
+        raise UserError(f"trainable: {which!r} matches no parameter of {type(model.net).__name__}")

@@ -152,7 +152,44 @@ class Row(Settings):
     lr: Rate
     steps: Positive
     paper: str | None = None  # id of the row in reference/*.yaml this one stands beside
+    trainable: Literal["all", "cross-attention", "cross-attention-kv", "others"] = "all"  # others: not cross-attention
     options: dict = {}
+
+
+class ConceptData(Settings):
+    """How much a concept task trains on."""
+
+    kept: Positive = 1024  # pictures that stay
+    pairs: Positive = 256  # pictures of the target, and as many that the original model draws of the anchor
+    traces: Positive = 64  # sampled paths whose states train methods that need no pictures
+    fisher: tuple[Positive, Positive] = (64, 16)  # pictures, time steps a picture
+    saliency: Positive = 20  # batches
+
+
+class ConceptSample(Settings):
+    guidance: Rate = 3.0
+    steps: Positive = 25  # DDIM
+    each: Positive = 64  # pictures a stratum
+
+
+class ConceptTask(Settings):
+    """Forget a thing, a style or a class of a conditional base, and put the anchor in its place."""
+
+    base: str  # under `bases` or `class_bases`
+    target: str | int
+    anchor: str | int
+    data: ConceptData = ConceptData()
+    unlearn: UnlearnDefaults = UnlearnDefaults()
+    sample: ConceptSample = ConceptSample()
+    bootstrap: Positive = 200
+    overrides: dict[str, Override] = {}
+
+
+class ConceptFamily(Settings):
+    """Concept unlearning: forget a thing, a style or a class; an anchor takes its place."""
+
+    tasks: list[str] = []
+    rows: list[str] = []
 
 
 class DataFamily(Settings):
@@ -236,16 +273,18 @@ class Params(Settings):
     seeds: list[Int]
     runtime: Runtime = Runtime()
     data: DataFamily
+    concept: ConceptFamily = ConceptFamily()
     classes: ClassFamily = ClassFamily()
     text: TextFamily = TextFamily()
     rows: dict[str, Row]
     tasks: dict[str, Task]
+    concept_tasks: dict[str, ConceptTask] = {}
     text_bases: dict[str, TextBase] = {}
     class_bases: dict[str, ClassBase] = {}
 
     @model_validator(mode="after")
     def _names(self):
-        for kind in ("rows", "tasks", "text_bases", "class_bases"):
+        for kind in ("rows", "tasks", "concept_tasks", "text_bases", "class_bases"):
             for name in getattr(self, kind):
                 if not NAME.fullmatch(name):
                     raise ValueError(f"{kind}: the name {name!r} may only use a-z, 0-9 and '-'")
@@ -254,24 +293,33 @@ class Params(Settings):
             for name in getattr(self.data, kind):
                 if name not in known:
                     raise ValueError(f"data.{kind}: {name!r} is not defined under `{kind}`")
-        for name, task in self.tasks.items():
-            for row in task.overrides:
-                if row not in self.rows:
-                    raise ValueError(f"tasks.{name}.overrides: {row!r} is not defined under `rows`")
+        for kind in ("tasks", "concept_tasks"):
+            for name, task in getattr(self, kind).items():
+                for row in task.overrides:
+                    if row not in self.rows:
+                        raise ValueError(f"{kind}.{name}.overrides: {row!r} is not defined under `rows`")
         for family, kind in (("text", "text_bases"), ("classes", "class_bases")):
             for name in getattr(self, family).bases:
                 if name not in getattr(self, kind):
                     raise ValueError(f"{family}.bases: {name!r} is not defined under `{kind}`")
-        taken = [*self.tasks, *self.text_bases, *self.class_bases]
+        for kind, known in (("rows", self.rows), ("tasks", self.concept_tasks)):
+            for name in getattr(self.concept, kind):
+                if name not in known:
+                    where = "rows" if kind == "rows" else "concept_tasks"
+                    raise ValueError(f"concept.{kind}: {name!r} is not defined under `{where}`")
+        for name, task in self.concept_tasks.items():
+            if task.base not in self.text_bases | self.class_bases:
+                raise ValueError(f"concept_tasks.{name}.base: {task.base!r} is not defined under a kind of bases")
+        taken = [*self.tasks, *self.concept_tasks, *self.text_bases, *self.class_bases]
         for name in taken:
             if taken.count(name) > 1:
-                raise ValueError(f"{name!r} names a task and a base, or two bases: their models would share a folder")
+                raise ValueError(f"{name!r} names two of the tasks and bases: they would share a folder")
         _check_list("seeds", self.seeds)
         return self
 
     def row(self, task: str, row: str) -> Row:
         """The row's settings with the task's override applied."""
-        settings, override = self.rows[row], self.tasks[task].overrides.get(row)
+        settings, override = self.rows[row], (self.tasks | self.concept_tasks)[task].overrides.get(row)
         if override is None:
             return settings
         changed = {k: v for k, v in (("lr", override.lr), ("steps", override.steps)) if v is not None}

@@ -8,6 +8,7 @@ else, and the difference between two versions of a file says why a stage runs ag
 from pathlib import Path
 
 from palinode import fingerprint
+from palinode.errors import UserError
 from palinode.io import write_json
 from palinode.params import Params, Training
 
@@ -17,8 +18,11 @@ def write_all(params: Params, root: Path, folder: Path) -> None:
     from palinode import methods
 
     for name, script, extra, settings in _stages(params):
-        if script == "unlearn":
-            methods.load(settings["method"], settings["options"], where=f"rows.{name.split('/')[1]}.options: ")
+        if script in ("unlearn", "unlearn_concept"):
+            where = f"rows.{name.split('/')[1]}.options: "
+            method = methods.load(settings["method"], settings["options"], where)
+            if script == "unlearn" and method.needs_anchor:
+                raise UserError(f"data.rows: {where.split('.')[1]!r} needs an anchor, which the family `data` has not")
         code = fingerprint.of(root / "stages" / f"{script}.py", root / "src", extra) if script else {}
         write_json(folder / f"{name.replace('/', '-')}.json", {"settings": settings, "code": code})
 
@@ -66,6 +70,29 @@ def _stages(params: Params):
         yield f"pretrain-text-{name}", "pretrain_text", (), common | {key: base[key] for key in keys}
         yield f"judge-scenes-{name}", "judge_scenes", (), common | {"steps": base["judge_steps"]}
         yield f"gate-text-{name}", "gate_text", (), common | {"gate": base["gate"]}
+    yield from _concept_stages(params)
     report = {"root_seed": params.root_seed, "family": "data", "tasks": rows_shown, "seeds": params.seeds}
     report["bases"] = [[name, "class"] for name in params.classes.bases] + [[n, "text"] for n in params.text.bases]
     yield "report", "report", (), report
+
+
+def _concept_stages(params: Params):
+    for name in params.concept.tasks:
+        task = params.concept_tasks[name]
+        dump, kind = task.model_dump(mode="json"), "text" if task.base in params.bases else "class"
+        images = {} if kind == "text" else {"images": params.class_bases[task.base].images}
+        common = {"root_seed": params.root_seed, "task": name, "kind": kind}
+        pair = {"target": task.target, "anchor": task.anchor}
+        training = dump["data"] | {key: dump["sample"][key] for key in ("guidance", "steps")}
+        made = common | pair | images | {"base": task.base, "training": training, "sample": dump["sample"]}
+        yield f"prepare-concept-{name}", "prepare_concept", (), made
+        important = {key: dump["data"][key] for key in ("fisher", "saliency")} | {"batch": task.unlearn.batch}
+        yield f"importance-{name}", "importance", (), common | important
+        yield f"sample-concept-{name}", "sample_concept", (), common | {"sample": dump["sample"]}
+        yield f"evaluate-concept-{name}", "evaluate_concept", (), common | pair | {"bootstrap": task.bootstrap}
+        for row_name in params.concept.rows:
+            row = params.row(name, row_name)
+            training = Training(steps=row.steps, lr=row.lr, **dump["unlearn"]).model_dump(mode="json")
+            settings = {"method": row.method, "options": row.options, "trainable": row.trainable, "training": training}
+            module = f"palinode.methods.{row.method}"
+            yield f"unlearn-concept-{name}/{row_name}", "unlearn_concept", (module,), common | pair | settings

@@ -1,0 +1,36 @@
+"""Gather what a concept task needs in one folder: prepare_concept.py TASK.
+
+out/data/<task>/: base, oracle and judge (copies, or absent.txt), strata.json, and what unlearning trains on.
+"""
+
+import shutil
+from pathlib import Path
+
+from palinode.io import atomic, write_json, write_text
+from palinode.settings import read
+from palinode.stage import device, main
+
+
+def run(task: str) -> None:
+    settings, out = read(f"prepare-concept-{task}"), Path("out/data") / task
+    from palinode import concept_task
+
+    models = Path("models") / settings.base
+    built = concept_task.build(settings, models / "base", device())
+    with atomic(out) as folder:
+        folder.mkdir(parents=True)
+        shutil.copytree(models / "base", folder / "base")
+        shutil.copytree(models / "judge", folder / "judge")
+        oracle = models / f"without-{settings.target}"
+        if oracle.is_dir():
+            shutil.copytree(oracle, folder / "oracle")
+        else:
+            write_text(folder / "oracle/absent.txt", f"no model was trained without {settings.target}\n")
+        write_json(folder / "strata.json", concept_task.to_json(built.strata))
+        built.save(folder / "training")
+    prompts = built.strata
+    print(f"{task}: {len(prompts.given)} given prompts; strata {', '.join(prompts.forget | prompts.keep)}")
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,44 @@
+"""Unlearn a concept from its base model: unlearn_concept.py TASK ROW SEED."""
+
+from pathlib import Path
+
+from palinode.io import write_json
+from palinode.settings import path, read
+from palinode.stage import cell, device, main
+
+
+def run(task: str, row: str, seed: str) -> None:
+    name, out, data = f"unlearn-concept-{task}-{row}", cell(task, row, seed), Path("out/data") / task
+    settings, where, important = read(name), device(), Path("out/importance") / task
+    from safetensors.torch import load_file
+
+    from palinode import concept_data, concept_task, methods, models, seeds
+    from palinode.concept import ConceptBatches
+    from palinode.scratch import Scratch
+    from palinode.training import train, write_history
+
+    training, method = settings.training, methods.load(settings.method, settings.options, f"rows.{row}.options: ")
+    with Scratch(f"{name}-{seed}", [path(name), data, important]) as scratch:
+        model = concept_task.load(data / "base", where, training.precision)
+        if method.closed_form:
+            method.edit(model, concept_task.names(settings))
+            history, steps = [{"step": 0}], 0
+        else:
+            models.train_only(model, settings.trainable)
+            key, steps = (settings.root_seed, task, "unlearn", seed), training.steps
+            helpers = {"seed": seeds.derive(*key, "method")}
+            for needed in ("saliency", "fisher"):
+                if getattr(method, f"needs_{needed}"):
+                    helpers |= load_file(important / f"{needed}.safetensors", device=str(where))
+            method.begin(model, helpers)
+            batches = ConceptBatches(
+                concept_data.load(data / "training"), model, training.batch, training.accumulate, key
+            )
+            history = train(model, method, batches, training, scratch, f"{row}@{task} seed {seed}")
+        concept_task.save(model, out / "model")
+        write_history(out / "training.csv", history)
+        write_json(out / "cost.json", model.passes | {"steps": steps})
+
+
+if __name__ == "__main__":
+    main(run)
