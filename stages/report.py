@@ -22,7 +22,7 @@ def run() -> None:
 def prune(settings: dict) -> None:
     """Remove the cells that no list names any more: the folder of all cells is this stage's input, and what lies in it
     must depend on the parameters alone. DVC's cache keeps their content."""
-    wanted = {(task, row, "0") for task in settings["tasks"] for row in REFERENCE_ROWS}
+    wanted = {(task, row, "0") for task, family in settings["families"].items() for row in REFERENCE_ROWS[family]}
     for task, rows in settings["tasks"].items():
         wanted |= {(task, row, str(seed)) for row in rows for seed in settings["seeds"]}
     for cell in CELLS.glob("*/*/*"):

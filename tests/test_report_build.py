@@ -115,7 +115,7 @@ def make_run(root, seeds=(0,)):
     rows = {name: {"method": name.split("-")[0], "paper": paper, "options": {"ratio": 0.1}, "training": training}
             for name, paper, *_ in ROWS}  # fmt: skip
     made_bases.write(root)
-    return {"family": "data", "seeds": list(seeds), "tasks": {"tshirt": rows}, "bases": made_bases.BASES}
+    return {"seeds": list(seeds), "families": {"tshirt": "data"}, "tasks": {"tshirt": rows}, "bases": made_bases.BASES}
 
 
 OUTPUTS = ["results/metrics.csv", "results/metrics.json", "results/figure.png", "results/plots/pareto.csv",
@@ -151,7 +151,7 @@ def test_metrics_csv_and_json(built):
     assert keyed["base", "all", "nll_forget"]["value"] == keyed["base", "0", "nll_forget"]["value"]
     headline = json.loads((root / "results/metrics.json").read_text())
     assert list(headline["tshirt"])[:3] == ["real", "base", "oracle"] and "siss-no-is" in headline["tshirt"]
-    assert set(headline["tshirt"]["siss-05"]) == set(collect.HEADLINE)
+    assert set(headline["tshirt"]["siss-05"]) == set(collect.HEADLINE["data"])
     assert f"{headline['tshirt']['naive']['nll_forget']:.6g}" == keyed["naive", "all", "nll_forget"]["value"]
 
 

@@ -88,8 +88,8 @@ def read_tasks(folder: Path, chosen: dict) -> list[Task]:
 
 
 def _row(name: str, metrics: dict[str, dict], chosen: dict) -> Row:
-    unlearned = name not in collect.REFERENCE_ROWS
-    return Row(name, [Cell(0, PUBLISHED, metrics)], {"paper": chosen["rows"][name].get("paper")} if unlearned else {})
+    settings = {"paper": chosen["rows"][name].get("paper")} if name in chosen["rows"] else {}
+    return Row(name, [Cell(0, PUBLISHED, metrics)], settings)
 
 
 def entry(record: dict[str, str]) -> dict:

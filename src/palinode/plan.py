@@ -30,9 +30,9 @@ def write_all(params: Params, root: Path, folder: Path) -> None:
 def _stages(params: Params):
     """(name, script, extra modules, settings) of every plan file; a '/' parts task and row in a name."""
     yield "runtime", None, (), params.runtime.model_dump()
-    rows_shown = {}
+    rows_shown, families = {}, {}
     for name in params.data.tasks:
-        task = params.tasks[name]
+        task, families[name] = params.tasks[name], "data"
         dump = task.model_dump(mode="json")
         common = {"root_seed": params.root_seed, "task": name}
         yield f"prepare-{name}", "prepare", (), dump["data"]
@@ -70,29 +70,34 @@ def _stages(params: Params):
         yield f"pretrain-text-{name}", "pretrain_text", (), common | {key: base[key] for key in keys}
         yield f"judge-scenes-{name}", "judge_scenes", (), common | {"steps": base["judge_steps"]}
         yield f"gate-text-{name}", "gate_text", (), common | {"gate": base["gate"]}
-    yield from _concept_stages(params)
-    report = {"root_seed": params.root_seed, "family": "data", "tasks": rows_shown, "seeds": params.seeds}
+    for name in params.concept.tasks:
+        families[name] = "concept"
+        for stage in _concept_stages(params, name):
+            yield stage
+            if stage[1] == "unlearn_concept":
+                row = stage[0].split("/")[1]
+                rows_shown.setdefault(name, {})[row] = stage[3] | {"paper": params.rows[row].paper}
+    report = {"root_seed": params.root_seed, "families": families, "tasks": rows_shown, "seeds": params.seeds}
     report["bases"] = [[name, "class"] for name in params.classes.bases] + [[n, "text"] for n in params.text.bases]
     yield "report", "report", (), report
 
 
-def _concept_stages(params: Params):
-    for name in params.concept.tasks:
-        task = params.concept_tasks[name]
-        dump, kind = task.model_dump(mode="json"), "text" if task.base in params.bases else "class"
-        images = {} if kind == "text" else {"images": params.class_bases[task.base].images}
-        common = {"root_seed": params.root_seed, "task": name, "kind": kind}
-        pair = {"target": task.target, "anchor": task.anchor}
-        training = dump["data"] | {key: dump["sample"][key] for key in ("guidance", "steps")}
-        made = common | pair | images | {"base": task.base, "training": training, "sample": dump["sample"]}
-        yield f"prepare-concept-{name}", "prepare_concept", (), made
-        important = {key: dump["data"][key] for key in ("fisher", "saliency")} | {"batch": task.unlearn.batch}
-        yield f"importance-{name}", "importance", (), common | important
-        yield f"sample-concept-{name}", "sample_concept", (), common | {"sample": dump["sample"]}
-        yield f"evaluate-concept-{name}", "evaluate_concept", (), common | pair | {"bootstrap": task.bootstrap}
-        for row_name in params.concept.rows:
-            row = params.row(name, row_name)
-            training = Training(steps=row.steps, lr=row.lr, **dump["unlearn"]).model_dump(mode="json")
-            settings = {"method": row.method, "options": row.options, "trainable": row.trainable, "training": training}
-            module = f"palinode.methods.{row.method}"
-            yield f"unlearn-concept-{name}/{row_name}", "unlearn_concept", (module,), common | pair | settings
+def _concept_stages(params: Params, name: str):
+    task = params.concept_tasks[name]
+    dump, kind = task.model_dump(mode="json"), "text" if task.base in params.text_bases else "class"
+    images = {} if kind == "text" else {"images": params.class_bases[task.base].images}
+    common = {"root_seed": params.root_seed, "task": name, "kind": kind}
+    pair = {"target": task.target, "anchor": task.anchor}
+    training = dump["data"] | {key: dump["sample"][key] for key in ("guidance", "steps")}
+    made = common | pair | images | {"base": task.base, "training": training, "sample": dump["sample"]}
+    yield f"prepare-concept-{name}", "prepare_concept", (), made
+    important = {key: dump["data"][key] for key in ("fisher", "saliency")} | {"batch": task.unlearn.batch}
+    yield f"importance-{name}", "importance", (), common | important
+    yield f"sample-concept-{name}", "sample_concept", (), common | {"sample": dump["sample"]}
+    yield f"evaluate-concept-{name}", "evaluate_concept", (), common | pair | {"bootstrap": task.bootstrap}
+    for row_name in params.concept.rows:
+        row = params.row(name, row_name)
+        training = Training(steps=row.steps, lr=row.lr, **dump["unlearn"]).model_dump(mode="json")
+        settings = {"method": row.method, "options": row.options, "trainable": row.trainable, "training": training}
+        module = f"palinode.methods.{row.method}"
+        yield f"unlearn-concept-{name}/{row_name}", "unlearn_concept", (module,), common | pair | settings

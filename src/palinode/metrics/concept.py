@@ -128,18 +128,21 @@ def _forgotten(context: Context, seen: dict[str, Seen]) -> dict[str, Metric]:
 
 def _kept(context: Context, seen: dict[str, Seen]) -> dict[str, Metric]:
     """right_<stratum>: share of kept pictures that show what was asked for (IRA for near and far, CRA for the other
-    domain); kid_<stratum>_judge against the original model's pictures from another noise."""
-    found = {}
-    for name in context.keep:
-        if name == "empty":
-            continue
+    domain); kid_<stratum>_judge against the original model's pictures from another noise; fid_kept_judge,
+    precision_kept_judge, recall_kept_judge: the same for all these strata together."""
+    found, shown = {}, [name for name in context.keep if name != "empty"]
+    for name in shown:
         rate = record.from_rate(seen[name].right, context.bootstrap, direction="up", stream=(name,))
         found[f"right_{_name(name)}"] = rate
         network = context.eyes.backbone
         ours, theirs = (network.features(images[name]) for images in (context.samples, context.other))
         subset = min(64, len(ours), len(theirs))
         found[f"kid_{_name(name)}_judge"] = quality.kid(ours, theirs, subset, context.bootstrap)
-    return found
+    both = (np.concatenate([images[name] for name in shown]) for images in (context.samples, context.other))
+    ours, theirs = (context.eyes.backbone.features(images) for images in both)
+    precision, recall = quality.precision_recall(ours, theirs, context.bootstrap)
+    found |= {"precision_kept_judge": precision, "recall_kept_judge": recall}
+    return found | {"fid_kept_judge": quality.fid(ours, theirs, context.bootstrap)}
 
 
 def _drift(context: Context) -> dict[str, Metric]:

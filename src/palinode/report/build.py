@@ -14,7 +14,7 @@ def build(settings: dict, root: Path = Path(".")) -> str:
     """
     tasks = collect.collect(settings, root)
     results = claims.evaluate(tasks, root / "reference")
-    contacts = {task.name: plots.contact(task) for task in tasks}
+    contacts = {task.name: plots.contact(task) for task in tasks if task.family == "data"}
     base_views = bases.views(settings.get("bases", []), root)
     html = page.render(tasks, results, root / "reference", contacts, base_views)
     folder = root / "results"
@@ -24,7 +24,7 @@ def build(settings: dict, root: Path = Path(".")) -> str:
     for name, table in plots.training_csvs(tasks).items():
         io.write_text(folder / "plots" / "training" / name, table)
     with io.atomic(folder / "figure.png") as temporary:
-        temporary.write_bytes(contacts[tasks[0].name])
+        temporary.write_bytes(next(iter(contacts.values())))
     io.write_text(root / "report" / "index.html", html)
     return summary(tasks, results)
 
@@ -34,7 +34,7 @@ def summary(tasks: list[Task], results: list[claims.Result]) -> str:
     lines = []
     for task in tasks:
         known = set(task.metrics)
-        columns = [column for column in tables.MAIN if column.metric in known][:4]
+        columns = [column for column in tables.MAIN[task.family] if column.metric in known][:4]
         heads = [column.metric + (" %" if column.unit == "%" else "") for column in columns]
         lines.append(f"{task.name:<16}" + "".join(f"{head:>24}" for head in heads))
         for row in task.rows:

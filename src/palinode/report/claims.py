@@ -208,19 +208,36 @@ def assess(task: Task, mapping: dict, table: dict, claim: dict) -> Result:
     metrics = mapping["tasks"][task.name][table["id"]]
     quantities = tuple(Quantity(reference, _estimate(task, mapping, metrics, reference), paper_value(table, reference))
                        for reference in check.references)
-    reasons: dict[str, list[str]] = {}
-    for item in quantities:
-        if item.ours.value is None:
-            reasons.setdefault(item.ours.reason, []).append(item.reference)
-    if reasons:
-        text = "; ".join(f"{', '.join(references)}: {reason}" for reason, references in reasons.items())
-        return Result(claim, table, task.name, "untested", text, quantities=quantities)
+    reason = _missing(quantities) or _unmet(task, mapping, metrics, claim)
+    if reason:
+        return Result(claim, table, task.name, "untested", reason, quantities=quantities)
     replicates = {item.reference: item.ours.value if item.ours.replicates is None else item.ours.replicates
                   for item in quantities}
     share = float(check.evaluate(replicates).mean())
     point = bool(check.evaluate({item.reference: item.ours.value for item in quantities}))
     verdict = "holds" if share >= HOLDS else "fails" if share <= FAILS else "undecided"
     return Result(claim, table, task.name, verdict, share=share, point=point, quantities=quantities)
+
+
+def _missing(quantities: tuple[Quantity, ...]) -> str:
+    """Which quantities have no value, by reason; empty if all have one."""
+    reasons: dict[str, list[str]] = {}
+    for item in quantities:
+        if item.ours.value is None:
+            reasons.setdefault(item.ours.reason, []).append(item.reference)
+    return "; ".join(f"{', '.join(references)}: {reason}" for reason, references in reasons.items())
+
+
+def _unmet(task: Task, mapping: dict, metrics: dict, claim: dict) -> str:
+    """Why a claim that `requires` something does not apply; empty if it does."""
+    if "requires" not in claim:
+        return ""
+    needed = parse(claim["requires"], claim["id"])
+    values = {reference: _estimate(task, mapping, metrics, reference).value for reference in needed.references}
+    if None not in values.values() and needed.evaluate(values):
+        return ""
+    found = ", ".join(f"{name} = {'absent' if value is None else f'{value:.3g}'}" for name, value in values.items())
+    return f"it applies only where {claim['requires']}; here {found}"
 
 
 def evaluate(tasks: list[Task], folder: Path) -> list[Result]:

@@ -2,7 +2,7 @@
 
 Settings are those of `out/plan/report.json`; the order of tasks and rows is the order shown:
 
-    {"family": "data", "seeds": [0],
+    {"seeds": [0], "families": {"tshirt": "data"},
      "tasks": {"tshirt": {"siss-05": {"method": "siss", "paper": "siss_0.5" or null, "options": {...},
                                       "training": {"lr": 2e-4, "steps": 150, "batch": 64, "accumulate": 1, ...}}}}}
 """
@@ -19,9 +19,13 @@ from palinode import io, seeds
 from palinode.errors import UserError
 from palinode.metrics.record import wilson
 
-REFERENCE_ROWS = ("real", "base", "oracle")  # the scale the other rows are read on; always seed 0
-HEADLINE = ("inception_score_judge", "nll_forget", "eps_error_forget", "forget_rate", "kid_judge",
-            "denoise_similarity_judge", "integrity_judge", "oracle_similarity_judge")
+REFERENCE_ROWS = {"data": ("real", "base", "oracle"),  # family -> the scale its rows are read on; always seed 0
+                  "concept": ("base", "oracle", "other")}
+HEADLINE = {"data": ("inception_score_judge", "nll_forget", "eps_error_forget", "forget_rate", "kid_judge",
+                     "denoise_similarity_judge", "integrity_judge", "oracle_similarity_judge"),
+            "concept": ("ua_t0", "ua_t1", "ua_t2", "ua_t3", "ua_t4", "ua_gap", "right_anchor", "right_near",
+                        "right_far", "right_other_domain", "integrity_near_judge", "integrity_far_judge",
+                        "fid_kept_judge")}
 FIELDS = ("family", "task", "method", "seed", "metric", "value", "lo", "hi", "n", "interval", "reason")
 
 
@@ -72,7 +76,7 @@ class Row:
 
     @property
     def reference(self) -> bool:
-        return self.name in REFERENCE_ROWS
+        return not self.settings
 
     def estimate(self, metric: str) -> Estimate:
         """One seed: its own interval. Several: mean with a 95 % t interval over seeds; absent if one seed is.
@@ -174,13 +178,14 @@ def collect(settings: dict, root: Path = Path(".")) -> list[Task]:
     tasks = []
     for task, wanted in settings["tasks"].items():
         cells = root / "out" / "cells" / task
-        rows = [Row(name, [read_cell(cells / name / "0", 0)]) for name in REFERENCE_ROWS]
+        family = settings["families"][task]
+        rows = [Row(name, [read_cell(cells / name / "0", 0)]) for name in REFERENCE_ROWS[family]]
         for name, row in wanted.items():
             read = [read_cell(cells / name / str(seed), seed) for seed in settings["seeds"]]
             for cell in read:
                 add_cost(cell, row)
             rows.append(Row(name, read, row))
-        tasks.append(Task(task, settings["family"], settings["seeds"], rows, root))
+        tasks.append(Task(task, family, settings["seeds"], rows, root))
     return tasks
 
 
@@ -215,6 +220,6 @@ def to_csv(fields: tuple[str, ...] | list[str], records: list[dict]) -> str:
 
 def headline(tasks: list[Task]) -> dict:
     """`{task: {row: {metric: mean over seeds}}}` for `dvc metrics`: headline metrics that exist, six digits."""
-    return {task.name: {row.name: {metric: float(number(value)) for metric in HEADLINE
+    return {task.name: {row.name: {metric: float(number(value)) for metric in HEADLINE[task.family]
                                    if (value := row.estimate(metric).value) is not None}
                         for row in task.rows} for task in tasks}

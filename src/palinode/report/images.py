@@ -30,6 +30,21 @@ def hits(task: Task, images: np.ndarray) -> np.ndarray:
     return np.sqrt(nearest) < distance
 
 
+def paired_rows(task: Task) -> list[Row]:
+    """Base, every unlearning row, oracle: those that have samples, all from the same noise."""
+    rows = [task.row("base"), *(row for row in task.rows if not row.reference), task.row("oracle")]
+    return [row for row in rows if samples(row) is not None]
+
+
+def strata(task: Task, count: int = COLUMNS) -> list[tuple[str, int, list[str]]]:
+    """(name, index of its first sample, its first `count` prompts) of every stratum of a concept task."""
+    written, found, first = io.read_json(task.root / "out" / "data" / task.name / "strata.json"), [], 0
+    for name, captions in (written["forget"] | written["keep"]).items():
+        found.append((name, first, [caption["text"] for caption in captions[:count]]))
+        first += len(captions)
+    return found
+
+
 def columns(task: Task, count: int = COLUMNS, marked: int = 2) -> list[int]:
     """Sample indices to show: up to `marked` that the base draws as the forget image, then the first others."""
     base = samples(task.row("base"))

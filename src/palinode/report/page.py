@@ -19,7 +19,7 @@ def render(
 ) -> str:
     """The page as HTML.
 
-    folder: of the reference tables; contacts: each task's contact strip (PNG); base_views: as of `bases.views`.
+    folder: of the reference tables; contacts: contact strips (PNG) of data tasks; base_views: as of `bases.views`.
     """
     import jinja2
 
@@ -36,7 +36,7 @@ def render(
     return environment.from_string((source / "page.html").read_text(encoding="utf-8")).render(
         css=_safe((source / "page.css").read_text(encoding="utf-8")),
         counts=verdict_counts(results),
-        tasks=[view(task, papers, mapping, contacts[task.name]) for task in tasks],
+        tasks=[view(task, papers, mapping, contacts.get(task.name)) for task in tasks],
         bases=[base | {"curves": _safe(base["curves"])} for base in base_views],
         styles=STYLES,
         claim_tables=[(papers[name], reached[name]) for name in ordered],
@@ -85,39 +85,53 @@ def digest(task: Task) -> list[tuple[str, str]]:
             ("training", setting(shared)), *measured]
 
 
-def view(task: Task, papers: dict[str, dict], mapping: dict, contact: bytes) -> dict:
-    """Everything the template shows of one task."""
+def view(task: Task, papers: dict[str, dict], mapping: dict, contact: bytes | None) -> dict:
+    """Everything the template shows of one task. contact: the strip of a data task."""
     unlearned = [row for row in task.rows if not row.reference]
-    shown = [row for row in [*unlearned, task.row("oracle")] if images.samples(row) is not None]
-    chosen = images.columns(task)
     used = {cell.metrics[name]["interval"] for row in task.rows for cell in row.cells for name in cell.metrics}
     if any(len(row.cells) > 1 for row in task.rows):
         used.add("t")
-    hits = int(images.hits(task, images.samples(task.row("base"))[chosen]).sum())
-    note = ("One line a row, one initial noise (and noise of every step) a column. " +
-            (f"The first {hits} columns were chosen because the base model draws the image to forget there; the others "
-             "are simply the first ones. " if hits else "The base model does not draw the image to forget here. ") +
-            "Orange frames mark copies of it.")
     curves = plots.curves(task)
-    return {
+    return (data_pictures(task, contact) if contact else concept_pictures(task)) | {
         "name": task.name,
+        "family": task.family,
         "main": tables.main_table(task, papers, mapping),
         "cost": tables.cost_table(task, papers, mapping),
         "full": tables.full_table(task),
         "absences": tables.absences(task),
         "row_names": [row.name for row in task.rows],
         "intervals": ", ".join(text for kind, text in INTERVALS.items() if kind in used),
-        "pareto": [_safe(svg) for metric, label in plots.PARETO if (svg := plots.pareto(task, metric, label))],
-        "contact": images.data_uri(contact),
-        "contact_note": note,
-        "sheets": [{"row": row.name, "count": len(chosen),
-                    "uri": images.data_uri(images.paired_sheet(task, row, chosen))} for row in shown],
+        "pareto": [_safe(svg) for front in plots.FRONTS[task.family] if (svg := plots.pareto(task, *front))],
         "curves": _safe(curves) if curves else None,
         "settings_heads": ["row", *SETTINGS],
         "settings_rows": [(row.name, [setting((row.settings | row.settings["training"])[key]) for key in SETTINGS])
                           for row in unlearned],
         "digest": digest(task),
     }
+
+
+def data_pictures(task: Task, contact: bytes) -> dict:
+    """The contact strip and one paired sheet a row."""
+    chosen = images.columns(task)
+    shown = [row for row in images.paired_rows(task) if row.name != "base"]
+    hits = int(images.hits(task, images.samples(task.row("base"))[chosen]).sum())
+    note = ("One line a row, one initial noise (and noise of every step) a column. " +
+            (f"The first {hits} columns were chosen because the base model draws the image to forget there; the others "
+             "are simply the first ones. " if hits else "The base model does not draw the image to forget here. ") +
+            "Orange frames mark copies of it.")
+    sheets = [{"row": row.name, "count": len(chosen), "uri": images.data_uri(images.paired_sheet(task, row, chosen))}
+              for row in shown]
+    return {"strips": [("", images.data_uri(contact), note)], "sheets": sheets}
+
+
+def concept_pictures(task: Task) -> dict:
+    """One strip a stratum: the same prompts and noise in every row."""
+    found = []
+    for stratum, first, prompts in images.strata(task):
+        asked = "; ".join(dict.fromkeys(prompts)) or "the empty prompt"
+        strip = images.data_uri(plots.strip(task, list(range(first, first + len(prompts)))))
+        found.append((stratum, strip, f"One line a row, one prompt and noise a column. Asked for: {asked}."))
+    return {"strips": found, "sheets": []}
 
 
 def setting(value: object) -> str:

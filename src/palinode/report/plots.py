@@ -4,7 +4,7 @@ import contextlib
 import csv
 import io as textio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -18,9 +18,15 @@ STYLE = {"svg.hashsalt": "palinode", "svg.fonttype": "none", "font.family": "Dej
          "axes.edgecolor": GREY, "axes.linewidth": 0.8, "axes.labelcolor": INK, "axes.titlecolor": INK,
          "text.color": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False,
          "axes.spines.right": False, "axes.titlesize": 10, "axes.titlelocation": "left"}
-PARETO = (("nll_forget", "NLL of the forget image (bits/dim), higher = unlearned"),
-          ("eps_error_forget", "ε-error on the forget image, higher = unlearned"))
-QUALITY = "inception_score_judge"
+QUALITY, NLL = "inception_score_judge", "nll_forget"
+KEPT = "Inception score (judge), higher = kept"
+FRONTS = {  # family -> (metric across, its label, metric up, its label)
+    "data": ((NLL, "NLL of the forget image (bits/dim), higher = unlearned", QUALITY, KEPT),
+             ("eps_error_forget", "ε-error on the forget image, higher = unlearned", QUALITY, KEPT)),
+    "concept": (("ua_t0", "UA on given prompts, higher = unlearned", "right_near", "Near things right, higher = kept"),
+                ("ua_t0", "UA on given prompts, higher = unlearned", "integrity_near_judge",
+                 "Integrity of near things (judge), higher = kept")),
+}
 
 
 @contextlib.contextmanager
@@ -109,9 +115,9 @@ def _log_if_wide(ax: object, values: list[float]) -> str:
     return ""
 
 
-def pareto(task: Task, metric: str, label: str) -> str | None:
+def pareto(task: Task, metric: str, label: str, quality: str, quality_label: str) -> str | None:
     """Quality × unlearning with 95 % intervals, rows labelled at their points -> inline SVG; None without two rows."""
-    found = [(row, row.estimate(metric), row.estimate(QUALITY)) for row in task.rows]
+    found = [(row, row.estimate(metric), row.estimate(quality)) for row in task.rows]
     found = [(row, x, y) for row, x, y in found if x.value is not None and y.value is not None]
     if len(found) < 2:
         return None
@@ -128,11 +134,12 @@ def pareto(task: Task, metric: str, label: str) -> str | None:
         scale = _log_if_wide(ax, [x.value for _, x, _ in found])
         ax.margins(0.12)
         ax.set_xlabel(label + scale)
-        ax.set_ylabel("Inception score (judge), higher = kept")
+        ax.set_ylabel(quality_label)
         whiskers = [(x.lo, y.value, x.hi, y.value) for _, x, y in found if x.lo is not None and x.lo > 0]
         whiskers += [(x.value, y.lo, x.value, y.hi) for _, x, y in found if y.lo is not None]
         place_labels(fig, ax, [(x.value, y.value, row.name) for row, x, y in found], whiskers)
-        return inline_svg(fig, f"{task.name}-pareto-{metric}", f"Scatter plot of {label} against Inception score")
+        title = f"Scatter plot: {quality_label} against {label}"
+        return inline_svg(fig, f"{task.name}-pareto-{metric}-{quality}", title)
 
 
 def _error(item: object) -> np.ndarray | None:
@@ -141,23 +148,25 @@ def _error(item: object) -> np.ndarray | None:
 
 
 def read_training(row: Row) -> list[tuple[int, list[dict[str, str]]]]:
-    """(seed, records of training.csv) of a row's cells; a row whose method takes no steps has none."""
+    """(seed, records of training.csv) of a row's cells; a row whose method logs no loss has none."""
     logs = []
     for cell in row.cells:
         path = cell.folder / "training.csv"
-        if cell.absent or not row.settings["training"]["steps"]:
+        if cell.absent:
             continue
         if not path.exists():
             raise UserError(f"cell {cell.folder}: {path} is missing")
         with open(path, encoding="utf-8", newline="") as handle:
-            logs.append((cell.seed, list(csv.DictReader(handle))))
+            log = list(csv.DictReader(handle))
+        if any(name.startswith("loss") for name in log[0]):
+            logs.append((cell.seed, log))
     return logs
 
 
 def curves(task: Task, across: int = 4) -> str | None:
     """One panel a row: its named losses by step (thin: logged; thick: running mean), first seed -> inline SVG."""
     unlearned = [row for row in task.rows if not row.reference]
-    found = [(row, logs[0][1]) for row in unlearned if (logs := read_training(row)) and logs[0][1]]
+    found = [(row, logs[0][1]) for row in unlearned if (logs := read_training(row))]
     if not found:
         return None
     names = [name for name in dict.fromkeys(name for _, log in found for name in log[0]) if name.startswith("loss")]
@@ -196,13 +205,16 @@ def running_mean(values: np.ndarray, share: float = 0.1) -> np.ndarray:
 
 def contact(task: Task) -> bytes:
     """The contact strip: base, every unlearning row, oracle; one noise per column; forget images framed -> PNG."""
-    rows = [row for row in task.rows if row.name not in ("real", "base", "oracle")]
-    rows = [row for row in [task.row("base"), *rows, task.row("oracle")] if images.samples(row) is not None]
-    chosen = images.columns(task)
+    return strip(task, images.columns(task), images.hits)
+
+
+def strip(task: Task, chosen: list[int], marked: Callable[[Task, np.ndarray], np.ndarray] | None = None) -> bytes:
+    """Samples `chosen` of base, every unlearning row and oracle, one line a row; those `marked` says are framed."""
+    rows = images.paired_rows(task)
     with figure(10.0, 0.56 * len(rows) + 0.2) as (fig, ax):
         for line, row in enumerate(rows):
             shown = np.asarray(images.samples(row)[chosen])
-            marks = images.hits(task, shown)
+            marks = marked(task, shown) if marked else [False] * len(shown)
             for place, (image, mark) in enumerate(zip(shown, marks, strict=True)):
                 box = (place + 0.03, place + 0.97, line + 0.97, line + 0.03)  # left, right, bottom, top
                 ax.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255,
@@ -217,14 +229,14 @@ def contact(task: Task) -> bytes:
 
 
 def pareto_csv(tasks: list[Task]) -> str:
-    """Headline metrics, one record a row that has both axes of the Pareto plot."""
+    """Headline metrics of the family `data`, one record a row that has both axes of the Pareto plot."""
     records = []
-    for task in tasks:
+    for task in (task for task in tasks if task.family == "data"):
         for row in task.rows:
-            values = {metric: row.estimate(metric).value for metric in HEADLINE}
-            if values[QUALITY] is not None and values["nll_forget"] is not None:
+            values = {metric: row.estimate(metric).value for metric in HEADLINE["data"]}
+            if values[QUALITY] is not None and values[NLL] is not None:
                 records.append({"task": task.name, "row": row.name, **{name: number(v) for name, v in values.items()}})
-    return to_csv(["task", "row", *HEADLINE], records)
+    return to_csv(["task", "row", *HEADLINE["data"]], records)
 
 
 def training_csvs(tasks: list[Task]) -> dict[str, str]:

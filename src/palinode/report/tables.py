@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 from palinode.report.claims import paper_rows
-from palinode.report.collect import Estimate, Task
+from palinode.report.collect import Estimate, Row, Task
 
 
 @dataclass(frozen=True)
 class Column:
-    """A metric as it is shown. `scale` multiplies the value (100 for a rate in %)."""
+    """A metric as it is shown. `scale` multiplies the value (100 for a rate in %); `kept`: not shown of a row that did
+    not erase its target, since keeping is no merit of a model that forgot nothing."""
 
     metric: str
     label: str
@@ -16,9 +17,14 @@ class Column:
     digits: int
     unit: str = ""
     scale: float = 1.0
+    kept: bool = False
 
 
-MAIN = (
+def rate(metric: str, label: str, arrow: str = "↑", kept: bool = False) -> Column:
+    return Column(metric, label, arrow, 1, "%", 100.0, kept)
+
+
+DATA = (
     Column("inception_score_judge", "Inception score (judge)", "↑", 2),
     Column("nll_forget", "NLL of the forget image", "↑", 2, "bits/dim"),
     Column("eps_error_forget", "ε-error on the forget image", "↑", 3),
@@ -28,6 +34,23 @@ MAIN = (
     Column("integrity_judge", "Integrity (judge)", "↑", 2),
     Column("oracle_similarity_judge", "Similarity to oracle (judge)", "↑", 2),
 )
+CONCEPT = (
+    rate("ua_t0", "UA, T0"),
+    rate("ua_t1", "T1"),
+    rate("ua_t2", "T2"),
+    rate("ua_t3", "T3"),
+    rate("ua_t4", "T4"),
+    rate("ua_gap", "Gap in to out", "↓"),
+    rate("right_anchor", "Anchor right", kept=True),
+    rate("right_near", "Near right (IRA)", kept=True),
+    rate("right_far", "Far right (IRA)", kept=True),
+    rate("right_other_domain", "Other domain right (CRA)", kept=True),
+    Column("integrity_near_judge", "Integrity, near (judge)", "↑", 2, kept=True),
+    Column("integrity_far_judge", "Integrity, far (judge)", "↑", 2, kept=True),
+    Column("fid_kept_judge", "FID of what is kept (judge)", "↓", 2, kept=True),
+)
+MAIN = {"data": DATA, "concept": CONCEPT}
+ERASED = 0.8  # a row has erased its target if the judge misses it in at least this share of T0
 COST = (
     Column("forward_passes", "Forward passes", "", 0, "samples"),
     Column("backward_passes", "Backward passes", "", 0, "samples"),
@@ -35,8 +58,9 @@ COST = (
     Column("backwards_per_sample", "Backwards a sample", "", 2),
     Column("cost_per_sample", "Cost a sample", "", 2, "F"),
 )
-PAPER_TABLES = {"main": "siss_mnist_tshirt_table2", "cost": "siss_cost_per_sample"}
-ROW_NOTES = {"real": "training images", "base": "before unlearning", "oracle": "never saw the image"}
+PAPER_TABLES = {"main": ("siss_mnist_tshirt_table2", "erasediff_cifar10_table1"), "cost": ("siss_cost_per_sample",)}
+ROW_NOTES = {"real": "training images", "base": "before unlearning", "oracle": "never saw what is forgotten",
+             "other": "the base, from another noise"}
 
 
 @dataclass(frozen=True)
@@ -80,6 +104,12 @@ def show_interval(item: Estimate, column: Column) -> str:
     return "" if item.value is None or item.lo is None else f"[{show(item.lo, column)}, {show(item.hi, column)}]"
 
 
+def erased(row: Row) -> bool:
+    """Whether a row has forgotten; reference rows and rows of a family without UA are not asked."""
+    forgotten = row.estimate("ua_t0").value
+    return row.reference or forgotten is None or forgotten >= ERASED
+
+
 def build(
     task: Task, columns: tuple[Column, ...], table: dict | None, mapping: dict, rows: list | None = None
 ) -> Table:
@@ -99,6 +129,9 @@ def build(
         for column in columns:
             item = row.estimate(column.metric)
             paper = numbers.get(theirs.get(column.metric))
+            if column.kept and not erased(row):
+                cells.append(TableCell("–", "did not erase", show_paper(paper, column), ""))
+                continue
             cells.append(TableCell(show(item.value, column), show_interval(item, column),
                                    show_paper(paper, column), item.reason))
         built.append((row.name, row.reference, cells))
@@ -108,7 +141,7 @@ def build(
 
 def main_table(task: Task, tables: dict[str, dict], mapping: dict) -> Table:
     """Headline metrics; reference rows first. `tables` are the papers' tables by id."""
-    return build(task, MAIN, _paper_table(task, "main", tables, mapping), mapping)
+    return build(task, MAIN[task.family], _paper_table(task, "main", tables, mapping), mapping)
 
 
 def cost_table(task: Task, tables: dict[str, dict], mapping: dict) -> Table:
@@ -118,8 +151,9 @@ def cost_table(task: Task, tables: dict[str, dict], mapping: dict) -> Table:
 
 
 def _paper_table(task: Task, kind: str, tables: dict[str, dict], mapping: dict) -> dict | None:
-    name = PAPER_TABLES[kind]
-    return tables[name] if name in mapping["tasks"].get(task.name, {}) else None
+    """The first table of PAPER_TABLES[kind] that the mapping gives the task."""
+    given = mapping["tasks"].get(task.name, {})
+    return next((tables[name] for name in PAPER_TABLES[kind] if name in given), None)
 
 
 def full_table(task: Task) -> list[tuple[str, list[TableCell]]]:
