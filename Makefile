@@ -10,10 +10,10 @@ STAMP := .venv/installed
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro test lint bench tune readme clean distclean
+.PHONY: help install repro test lint bench tune tune-concept readme clean distclean
 
 help: ## this list
-	@sed -n 's/^\([a-z][a-z]*\):[^#]*## */  make \1 |/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## */  make \1 |/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
 
 install: $(STAMP) ## create .venv with the locked packages (the targets below do so by themselves)
 
@@ -31,6 +31,9 @@ bench: $(STAMP) ## measure steps, sampling and one full cell on the large archit
 
 tune: $(STAMP) ## repeat the search for each row's hyper-parameters
 	$(RUN) python tools/tune.py $(ARGS)
+
+tune-concept: $(STAMP) ## repeat the search for the learning rates of concept unlearning
+	$(RUN) python tools/tune_concept.py $(ARGS)
 
 readme: $(STAMP) ## write the numbers of the published results into README.md
 	$(RUN) python tools/readme.py $(ARGS)

@@ -44,7 +44,7 @@ def test_shapes_and_prompts_of_captions(text):
 def test_states_are_those_of_sampling(text):
     model, data = text
     prompts = [data.prompts[i] for i in data.traced]
-    noise = conditional_sampling.noise(model, (1, "test", "target"), 0, 4)
+    noise = conditional_sampling.noise(model, (1, "test target"), 0, 4)
     assert torch.equal(data.z[:, 0], noise)
     ends, _, _ = conditional_sampling.trace(model, prompts, (1, "test", "target"), 2.0, 3)
     with torch.inference_mode():

@@ -56,9 +56,10 @@ def _assembled(model, x: Tensor, shown: list, a: Tensor, pairs: list[tuple], set
     prompts = list(dict.fromkeys([model.nothing, *shown, *(one for both in pairs for one in both)]))
     index = {prompt: i for i, prompt in enumerate(prompts)}
     targets, anchors = ([both[k] for both in pairs] for k in (0, 1))
-    m, _, _ = conditional_sampling.trace(model, anchors, (*key, "anchor"), settings.guidance, settings.steps)
+    anchor_key, target_key = ((key[0], f"{key[1]} {role}") for role in ("anchor", "target"))  # not the noise of samples
+    m, _, _ = conditional_sampling.trace(model, anchors, anchor_key, settings.guidance, settings.steps)
     traced = targets[: settings.traces]
-    _, z, times = conditional_sampling.trace(model, traced, (*key, "target"), settings.guidance, settings.steps)
+    _, z, times = conditional_sampling.trace(model, traced, target_key, settings.guidance, settings.steps)
 
     def numbers(some: list) -> Tensor:
         return torch.tensor([index[prompt] for prompt in some])

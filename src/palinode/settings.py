@@ -30,6 +30,6 @@ def runtime() -> SimpleNamespace:
 
 
 def _attributes(key: str, value: object) -> object:
-    if isinstance(value, dict) and key not in ("options", "model", "scheduler", "tasks"):
+    if isinstance(value, dict) and key not in ("options", "model", "scheduler", "tasks", "families"):
         return SimpleNamespace(**{k: _attributes(k, v) for k, v in value.items()})
     return value

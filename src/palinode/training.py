@@ -217,8 +217,9 @@ def _restore(targets: list[Tensor], values: list[Tensor]) -> None:
 
 
 def write_history(path: Path, history: list[dict]) -> None:
-    """What `train` returns as a CSV file, six digits a number."""
+    """What `train` returns as a CSV file, six digits a number; what a step did not log is empty."""
+    columns = list(dict.fromkeys(name for line in history for name in line))
     with atomic(path) as temporary, open(temporary, "w", newline="") as handle:
-        writer = csv.DictWriter(handle, list(history[0]), lineterminator="\n")
+        writer = csv.DictWriter(handle, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: f"{v:.6g}" for k, v in line.items()} for line in history)

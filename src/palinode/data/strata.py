@@ -66,8 +66,9 @@ def of_classes(classes: int, target: int, anchor: int, each: int) -> Strata:
     def caption(c: int) -> Caption:
         return Caption(str(c), (str(c),))
 
-    near = [caption(c) for c in itertools.islice(itertools.cycle(set(range(classes)) - {target, anchor}), each)]
-    keep = {"anchor": [caption(anchor)] * each, "near": near, "empty": [Caption("", ())] * each}
+    others = sorted(set(range(classes)) - {target, anchor})
+    near = {"near": [caption(c) for c in itertools.islice(itertools.cycle(others), each)]} if others else {}
+    keep = {"anchor": [caption(anchor)] * each} | near | {"empty": [Caption("", ())] * each}
     return Strata([(caption(target), caption(anchor))], {"T0": [caption(target)] * each}, keep)
 
 

@@ -1,0 +1,90 @@
+"""The search for the learning rates of concept unlearning: the same grid for every row, on a target never reported.
+
+Run with `make tune-concept`, once the base models are there. For the validation task of each enabled task (its name
+with `-val`) every row of `concept.rows` is trained with each learning rate of the grid, by the pipeline's own stages,
+with one seed, and evaluated on its own noise. Rule: of the configurations that miss the target in at least 90 % of the
+given prompts the one with the most integrity on near things; if none does, the one that misses it most often. The
+winners stand in params.yaml (`overrides` of the task), the whole search in results/tuning-concept.csv; a test holds the
+two together.
+"""
+
+import csv
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from palinode import params, plan, stage
+from palinode.errors import UserError
+from palinode.io import atomic, read_json
+
+GRID = (5e-5, 1e-4, 3e-4, 1e-3)
+ERASED = 0.9
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "results/tuning-concept.csv"
+METRICS = ("ua_t0", "right_anchor", "right_near", "integrity_near_judge")
+COLUMNS = ("task", "row", "lr", "steps", *METRICS, "chosen")
+
+
+def search(loaded: params.Params, task: str) -> list[dict]:
+    """Every row with every learning rate on a validation task; finished cells are not run again."""
+    work = ROOT / "out/tuning" / task
+    (work / "out").mkdir(parents=True, exist_ok=True)
+    for name in ("models", "data"):
+        if not (work / name).exists():
+            (work / name).symlink_to(ROOT / name)
+    tried = {f"{row}-{i}": (row, lr) for row in loaded.concept.rows for i, lr in enumerate(GRID)}
+    rows = {name: loaded.rows[row].model_copy(update={"lr": lr}) for name, (row, lr) in tried.items()}
+    family = loaded.concept.model_copy(update={"tasks": [task], "rows": list(rows)})
+    bare = {task: loaded.concept_tasks[task].model_copy(update={"overrides": {}})}
+    trial = loaded.model_copy(update={"concept": family, "rows": loaded.rows | rows, "concept_tasks": bare})
+    plan.write_all(trial, ROOT, work / "out/plan")
+    os.chdir(work)
+    _once(Path("out/data") / task, "prepare_concept", task)
+    _once(Path("out/importance") / task, "importance", task)
+    for role in ("base", "oracle", "other"):
+        _once(stage.cell(task, role, 0) / "samples", "sample_concept", task, role, "0")
+    trials = []
+    for name, (row, lr) in tried.items():
+        cell = stage.cell(task, name, 0)
+        _once(cell / "cost.json", "unlearn_concept", task, name, "0")
+        _once(cell / "samples", "sample_concept", task, name, "0")
+        _once(cell / "evaluation", "evaluate_concept", task, name, "0")
+        found = read_json(cell / "evaluation/metrics.json")
+        values = {metric: found[metric]["value"] for metric in METRICS}
+        trials.append({"task": task, "row": row, "lr": lr, "steps": rows[name].steps} | values)
+        print(row, lr, values, flush=True)
+    winners = [choose([one for one in trials if one["row"] == row]) for row in loaded.concept.rows]
+    return [one | {"chosen": int(any(one is winner for winner in winners))} for one in trials]
+
+
+def _once(made: Path, script: str, *arguments: str) -> None:
+    """Run a stage of the pipeline unless what it makes is there."""
+    if not made.exists():
+        importlib.import_module(script).run(*arguments)
+
+
+def choose(trials: list[dict]) -> dict:
+    """The winner among one row's trials, by the rule above."""
+    erased = [one for one in trials if one["ua_t0"] >= ERASED]
+    if erased:
+        return max(erased, key=lambda one: one["integrity_near_judge"])
+    return max(trials, key=lambda one: one["ua_t0"])
+
+
+def main() -> None:
+    """Run the search and write results/tuning-concept.csv; the winners are then copied to params.yaml by hand."""
+    if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "src", "stages", "params.yaml"], cwd=ROOT).returncode:
+        raise UserError("commit src, stages and params.yaml first, so that the search can be traced to a commit")
+    sys.path.insert(0, str(ROOT / "stages"))
+    loaded = params.load()
+    lines = [line for task in loaded.concept.tasks for line in search(loaded, f"{task}-val")]
+    with atomic(OUT) as temporary, open(temporary, "w", newline="") as handle:
+        writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in lines)
+
+
+if __name__ == "__main__":
+    stage.main(main)
