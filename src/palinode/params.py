@@ -218,7 +218,7 @@ class TextBase(Settings):
     pool: Positive = 32768  # pictures encoded once and drawn from while training the denoiser
     autoencoder: Training
     denoiser: Training
-    judge_steps: Positive = 3000
+    judge_steps: Positive = 6000
     gate: TextGate = TextGate()
 
 
