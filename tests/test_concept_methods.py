@@ -208,10 +208,10 @@ def test_a_generator_step_leaves_the_discriminator(model, batch):
     for leak, changes in ((False, False), (True, True)):
         method = begun("doco", model, warmup=0, leak=leak)
         flat(method, model, batch)
-        assert any(p.grad is not None for p in method._discriminator.parameters()) == changes
-        before = copy.deepcopy(method._discriminator.state_dict())
+        assert any(p.grad is not None for p in method._adversary.net.parameters()) == changes
+        before = copy.deepcopy(method._adversary.net.state_dict())
         method.after_step()
-        assert any(not torch.equal(v, before[k]) for k, v in method._discriminator.state_dict().items())
+        assert any(not torch.equal(v, before[k]) for k, v in method._adversary.net.state_dict().items())
 
 
 def test_doco_trains_its_discriminator_alone_while_warming_up(model, data, tmp_path, monkeypatch):

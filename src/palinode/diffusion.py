@@ -58,6 +58,11 @@ class Schedule:
         shape = (-1,) + (1,) * (x.dim() - 1)
         return self.gamma.to(x.device)[t].view(shape) * x + self.sigma.to(x.device)[t].view(shape) * eps
 
+    def implied(self, x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """The x that a noise prediction stands for: (x_t - sigma_t eps) / gamma_t, unclipped."""
+        shape = (-1,) + (1,) * (x_t.dim() - 1)
+        return (x_t - self.sigma.to(x_t.device)[t].view(shape) * eps) / self.gamma.to(x_t.device)[t].view(shape)
+
 
 def spaced(total: int, steps: int) -> list[int]:
     """`steps` time steps of 0..total-1, descending, evenly spaced from 0 ("leading" in diffusers)."""

@@ -20,7 +20,7 @@ HELD = 16  # of the drawings that stand for "none": only in the test stream
 
 
 class SceneJudge(nn.Module):
-    """Three convolutions, one hidden layer, two heads. Input RGB [B, 3, 32, 32] in [-1, 1]; the last class is "none"."""
+    """Three convolutions, one hidden layer, two heads. RGB [B, 3, 32, 32] in [-1, 1]; the last class is "none"."""
 
     def __init__(self, concepts: int, styles: int):
         super().__init__()

@@ -20,6 +20,40 @@ class Discriminator(nn.Module):
         return self.layers(x)
 
 
-def wants(logits: Tensor, target: bool) -> Tensor:
-    """Binary cross-entropy of patch logits against one label for all: 1 for the target's domain, 0 for the anchor's."""
-    return nn.functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(target)))
+class Adversary:
+    """A discriminator and its optimiser: 1 stands for the target's domain, 0 for the anchor's.
+
+    leak: a generator's step leaves its gradient in the discriminator's (DoCo's public code), else it is frozen there.
+    """
+
+    def __init__(self, channels: int, widths: tuple[int, ...], rate: float, leak: bool, seed: int, device):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = Discriminator(channels, widths).to(device)
+        self.adam, self.leak = torch.optim.Adam(self.net.parameters(), rate, betas=(0.5, 0.999)), leak
+
+    def objects(self, shown: Tensor) -> Tensor:
+        """The generator's loss: binary cross-entropy of what it shows with the anchor's label."""
+        self.net.requires_grad_(self.leak)
+        return wants(self.net(shown), 0.0)
+
+    def learn(self, anchor: Tensor, target: Tensor) -> None:
+        """One step of its own."""
+        if not self.leak:
+            self.adam.zero_grad()
+        self.net.requires_grad_(True)
+        (wants(self.net(anchor), 0.0) + wants(self.net(target), 1.0)).backward()
+        self.adam.step()
+        self.adam.zero_grad()
+
+    def state_dict(self) -> dict:
+        return {"net": self.net.state_dict(), "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.net.load_state_dict(state["net"])
+        self.adam.load_state_dict(state["adam"])
+
+
+def wants(logits: Tensor, label: float) -> Tensor:
+    """Binary cross-entropy of patch logits against one label for all."""
+    return nn.functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))

@@ -7,7 +7,7 @@ import torch
 
 from palinode.gradients import project, project_as_published
 from palinode.methods import Method
-from palinode.methods._discriminator import Discriminator, wants
+from palinode.methods._discriminator import Adversary
 
 
 @dataclass
@@ -32,10 +32,7 @@ class DoCo(Method):
     needs_anchor = True
 
     def begin(self, model, helpers):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(helpers["seed"])
-            self._discriminator = Discriminator(model.shape[0], self.widths).to(model.device)
-        self._adam = torch.optim.Adam(self._discriminator.parameters(), self.rate, betas=(0.5, 0.999))
+        self._adversary = Adversary(model.shape[0], self.widths, self.rate, self.leak, helpers["seed"], model.device)
         self._original, self._sizes, self._step = model.frozen(), [p.numel() for p in model.trainable()], 0
 
     def losses(self, model, batch):
@@ -46,17 +43,13 @@ class DoCo(Method):
             self._real = self._shown(model, m_t, batch.t, self._original.predict(m_t, batch.t, batch.c_m))
         fake = self._shown(model, m_t, batch.t, model.predict(m_t, batch.t, batch.c_a))
         self._fake = fake.detach()
-        self._discriminator.requires_grad_(self.leak)
-        found = {"u": wants(self._discriminator(fake), target=False)}
+        found = {"u": self._adversary.objects(fake)}
         if self.retain != "none":
             found["r"] = (other_eps - model.predict(again, other_t, batch.c_m)).square().mean()
         return found
 
     def _shown(self, model, x_t, t, eps):
-        if self.on == "eps":
-            return eps
-        gamma, sigma = (v.to(x_t.device)[t].view(-1, 1, 1, 1) for v in (model.schedule.gamma, model.schedule.sigma))
-        return (x_t - sigma * eps) / gamma
+        return eps if self.on == "eps" else model.schedule.implied(x_t, eps, t)
 
     def combine(self, grads):
         if self._step < self.warmup:
@@ -71,19 +64,12 @@ class DoCo(Method):
         return g, {"conflicting": conflicting}
 
     def after_step(self):
-        if not self.leak:
-            self._adam.zero_grad()
-        self._discriminator.requires_grad_(True)
-        real, fake = self._discriminator(self._real), self._discriminator(self._fake)
-        (wants(real, target=False) + wants(fake, target=True)).backward()
-        self._adam.step()
-        self._adam.zero_grad()
+        self._adversary.learn(self._real, self._fake)
         self._step += 1
 
     def state_dict(self):
-        return {"discriminator": self._discriminator.state_dict(), "adam": self._adam.state_dict(), "step": self._step}
+        return {"adversary": self._adversary.state_dict(), "step": self._step}
 
     def load_state_dict(self, state):
-        self._discriminator.load_state_dict(state["discriminator"])
-        self._adam.load_state_dict(state["adam"])
+        self._adversary.load_state_dict(state["adversary"])
         self._step = state["step"]

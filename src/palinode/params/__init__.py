@@ -1,0 +1,132 @@
+"""`params.yaml`, typed in one place: every key, its type, its default and its meaning."""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import ValidationError, model_validator
+
+from palinode.errors import UserError, one_line
+from palinode.params.bases import ClassBase, TextBase
+from palinode.params.concept import ConceptTask
+from palinode.params.fields import Int, Positive, Rate, Settings, Training
+from palinode.params.tasks import Task
+
+__all__ = ["Params", "Row", "Task", "Training", "load"]
+
+NAME = re.compile(r"[a-z0-9-]+")  # DVC splits parameter names at dots
+
+class Row(Settings):
+    method: str
+    lr: Rate
+    steps: Positive
+    paper: str | None = None  # id of the row in reference/*.yaml this one stands beside
+    trainable: Literal["all", "cross-attention", "cross-attention-kv", "others"] = "all"  # others: not cross-attention
+    options: dict = {}
+
+class ConceptFamily(Settings):
+    """Concept unlearning: forget a thing, a style or a class; an anchor takes its place."""
+
+    tasks: list[str] = []
+    rows: list[str] = []
+
+class DataFamily(Settings):
+    """Data unlearning: forget given images; no anchor exists."""
+
+    tasks: list[str]
+    rows: list[str]
+
+class ClassFamily(Settings):
+    """Class-conditional bases; each is retrained without each class of `oracles`."""
+
+    bases: list[str] = []
+    oracles: list[Int] = []
+
+class TextFamily(Settings):
+    """Text-to-image bases; each is retrained without each of the `oracles`: a concept, a style, or `memorized`."""
+
+    bases: list[str] = []
+    oracles: list[str] = []
+
+class Runtime(Settings):
+    """How to run, not what: nothing here is tracked, since nothing here may change a result beyond rounding."""
+
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
+    threads: Positive = 2
+    processes: Positive = 1  # sampling processes (accelerate); any number gives the same bytes
+
+class Params(Settings):
+    root_seed: Int
+    seeds: list[Int]
+    runtime: Runtime = Runtime()
+    data: DataFamily
+    concept: ConceptFamily = ConceptFamily()
+    classes: ClassFamily = ClassFamily()
+    text: TextFamily = TextFamily()
+    rows: dict[str, Row]
+    tasks: dict[str, Task]
+    concept_tasks: dict[str, ConceptTask] = {}
+    text_bases: dict[str, TextBase] = {}
+    class_bases: dict[str, ClassBase] = {}
+
+    @model_validator(mode="after")
+    def _names(self):
+        for kind in ("rows", "tasks", "concept_tasks", "text_bases", "class_bases"):
+            for name in getattr(self, kind):
+                if not NAME.fullmatch(name):
+                    raise ValueError(f"{kind}: the name {name!r} may only use a-z, 0-9 and '-'")
+        for kind, known in (("rows", self.rows), ("tasks", self.tasks)):
+            _check_list(f"data.{kind}", getattr(self.data, kind))
+            for name in getattr(self.data, kind):
+                if name not in known:
+                    raise ValueError(f"data.{kind}: {name!r} is not defined under `{kind}`")
+        for kind in ("tasks", "concept_tasks"):
+            for name, task in getattr(self, kind).items():
+                for row in task.overrides:
+                    if row not in self.rows:
+                        raise ValueError(f"{kind}.{name}.overrides: {row!r} is not defined under `rows`")
+        for family, kind in (("text", "text_bases"), ("classes", "class_bases")):
+            for name in getattr(self, family).bases:
+                if name not in getattr(self, kind):
+                    raise ValueError(f"{family}.bases: {name!r} is not defined under `{kind}`")
+        for kind, known in (("rows", self.rows), ("tasks", self.concept_tasks)):
+            for name in getattr(self.concept, kind):
+                if name not in known:
+                    where = "rows" if kind == "rows" else "concept_tasks"
+                    raise ValueError(f"concept.{kind}: {name!r} is not defined under `{where}`")
+        for name, task in self.concept_tasks.items():
+            if task.base not in self.text_bases | self.class_bases:
+                raise ValueError(f"concept_tasks.{name}.base: {task.base!r} is not defined under a kind of bases")
+        taken = [*self.tasks, *self.concept_tasks, *self.text_bases, *self.class_bases]
+        for name in taken:
+            if taken.count(name) > 1:
+                raise ValueError(f"{name!r} names two of the tasks and bases: they would share a folder")
+        _check_list("seeds", self.seeds)
+        return self
+
+    def row(self, task: str, row: str) -> Row:
+        """The row's settings with the task's override applied."""
+        settings, override = self.rows[row], (self.tasks | self.concept_tasks)[task].overrides.get(row)
+        if override is None:
+            return settings
+        changed = {k: v for k, v in (("lr", override.lr), ("steps", override.steps)) if v is not None}
+        return settings.model_copy(update=changed | {"options": settings.options | override.options})
+
+def _check_list(name: str, values: list) -> None:
+    if not values:
+        raise ValueError(f"{name}: the list is empty")
+    repeated = sorted({str(v) for v in values if values.count(v) > 1})
+    if repeated:
+        raise ValueError(f"{name}: repeated: {', '.join(repeated)}")
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and check the whole file; UserError names the first bad key."""
+    try:
+        return Params.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run from the repository's root") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {one_line(error)}") from None

@@ -1,0 +1,50 @@
+"""Conditional base models: text-to-image and class-conditional."""
+
+from typing import Literal
+
+from palinode.params.fields import Float, JudgeData, Positive, Rate, Settings, Training
+from palinode.params.tasks import Task
+
+
+class TextGate(Settings):
+    """What a text-to-image base must show: shares of samples, judged or compared with the memorised pictures."""
+
+    guidance: Rate = 3.0
+    steps: Positive = 25  # DDIM
+    concept: Float = 0.95  # at least; seen pairs under unseen combinations of word, template and background
+    style: Float = 0.9
+    copies: Float = 0.8  # of memorised captions, at least
+    false_copies: Float = 0.05  # of controls and ordinary captions, at most
+
+class TextBase(Settings):
+    """A text-to-image model that the pipeline trains from captioned emoji, with its oracles and its judge."""
+
+    model: dict[Literal["vae", "text_encoder", "unet"], dict]  # arguments of diffusers' and transformers' classes
+    scheduler: dict
+    pool: Positive = 32768  # pictures encoded once and drawn from while training the denoiser
+    autoencoder: Training
+    denoiser: Training
+    judge_steps: Positive = 6000
+    gate: TextGate = TextGate()
+
+class ClassGate(Settings):
+    """What a class-conditional base must show."""
+
+    guidance: Rate = 2.0
+    steps: Positive = 25  # DDIM
+    each: Positive = 100  # samples a class
+    recognised: Float = 0.95  # share of each class's samples, at least
+
+class ClassBase(Settings):
+    """A class-conditional pixel model that the pipeline trains from labelled images, with its oracles and its judge."""
+
+    images: str  # .npy, uint8 [N, H, W, C]; labels lie beside each file as `<name>-labels.npy`
+    judge: JudgeData
+    size: Positive
+    channels: Literal[1, 3] = 3
+    model: dict  # arguments of diffusers.UNet2DModel beside size, channels and classes
+    # x_0 is not clipped when sampling: under guidance DDIM would step on with a noise that does not belong to it, and
+    # 2 % of the ones it was asked for came out as ones, with clipping.
+    scheduler: dict = Task.model_fields["scheduler"].default | {"clip_sample": False}
+    pretrain: Training
+    gate: ClassGate = ClassGate()
