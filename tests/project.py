@@ -1,15 +1,19 @@
 """A temporary copy of this project with a tiny task, on which tests run the real pipeline in processes of its own."""
 
+import contextlib
 import hashlib
+import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from palinode import judge, models, params
@@ -120,8 +124,8 @@ class Project:
     def begin(self, *rows: str) -> "Project":
         """Plan and prepare the tiny task and put untrained networks in place of what its stages would train or draw:
         the judge, the base model, its samples, and for each of `rows` a cell with the base model in it."""
-        self.stage("plan")
-        self.stage("prepare", "tiny")
+        self.call("plan")
+        self.call("prepare", "tiny")
         config = PARAMETERS["tasks"]["tiny"]["model"] | {"sample_size": 16, "in_channels": 1, "out_channels": 1}
         base = models.create(config, params.Task.model_fields["scheduler"].default, seed=1)
         models.save(base, self.folder / "models/tiny/base")
@@ -207,6 +211,15 @@ class Project:
     def command(self, script: str, *arguments: str) -> list[str]:
         """The command of one stage, as dvc.yaml gives it."""
         return [sys.executable, f"stages/{script}.py", *arguments]
+
+    def call(self, script: str, *arguments: str) -> None:
+        """Run one stage in this process and with its code, which spares the imports; UserError when it fails."""
+        threads = torch.get_num_threads()
+        with contextlib.chdir(self.folder), mock.patch.dict(os.environ, {"PALINODE_SCRATCH": str(self.scratch)}):
+            try:
+                importlib.import_module(script).run(*arguments)
+            finally:
+                torch.set_num_threads(threads)
 
     def stage(self, script: str, *arguments: str, check: bool = True, **options) -> subprocess.CompletedProcess:
         """Run one stage's command without DVC."""

@@ -80,8 +80,8 @@ def album(ready, tmp_path_factory) -> Project:
         Image.fromarray(image[..., 0]).save(project.folder / f"pictures/{i}.png")
     project.change("tasks/tiny/data/images", "pictures")
     project.change("tasks/tiny/data/forget", ["4.png"])
-    project.stage("plan")
-    project.stage("prepare", "tiny")
+    project.call("plan")
+    project.call("prepare", "tiny")
     shutil.rmtree(project.folder / "out/data")
     return project
 
@@ -132,7 +132,7 @@ def test_bad_images_end_prepare(album, tmp_path, spoil, words):
     project, before = album.copy(tmp_path / "project"), album.parameters
     spoil(project)
     if project.parameters != before:
-        project.stage("plan")
+        project.call("plan")
     assert re.search(words, refused(project, "prepare", "tiny", output="out/data/tiny"))
 
 
@@ -164,7 +164,7 @@ def test_a_bad_checkpoint_is_named(project, spoil, words):
 
 def test_a_loss_that_is_not_finite_is_named(project):
     project.change("rows/naive/lr", 1e30)
-    project.stage("plan")
+    project.call("plan")
     words = refused(project, "unlearn", "tiny", "naive", "0", output="out/cells/tiny/naive")
     assert re.search(r"naive@tiny seed 0: the gradient is not finite at step \d.*lower the learning rate", words)
 
@@ -187,7 +187,7 @@ def small_files(limit: int):
 def test_a_disk_that_refuses_is_named(project, stage, arguments, limit, output):
     if stage == "unlearn":  # no checkpoint before the end
         project.change("rows/siss-05/steps", 1)
-        project.stage("plan")
+        project.call("plan")
     if output != f"{CELL}/model":
         shutil.rmtree(project.folder / output)
     words = refused(project, stage, *arguments, output=output, preexec_fn=small_files(limit))
@@ -196,7 +196,7 @@ def test_a_disk_that_refuses_is_named(project, stage, arguments, limit, output):
 
 def test_two_processes_on_one_cell(project):
     project.change("rows/siss-05/steps", 1_000_000)
-    project.stage("plan")
+    project.call("plan")
     first = subprocess.Popen(
         project.command("unlearn", "tiny", "siss-05", "0"), cwd=project.folder, stderr=subprocess.DEVNULL,
         env=project.environment | {"PYTHONPATH": "src"},
@@ -216,6 +216,6 @@ def test_two_processes_on_one_cell(project):
 def test_a_trunk_with_another_digest_is_refused(project):
     (project.folder / "alexnet.pth").write_bytes(b"other weights")
     project.change("tasks/tiny/evaluate/lpips_trunk", "alexnet.pth")
-    project.stage("plan")
+    project.call("plan")
     words = refused(project, "evaluate", "tiny", "base", "0", output="out/cells/tiny/base/0/evaluation")
     assert "alexnet.pth" in words and "7be5be79" in words

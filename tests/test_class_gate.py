@@ -9,6 +9,7 @@ import torch
 from project import PARAMETERS, Project
 
 from palinode import class_conditional, class_gate, models
+from palinode.errors import UserError
 from palinode.io import read_json
 from palinode.report import bases
 
@@ -47,22 +48,22 @@ def project(tmp_path_factory) -> Project:
         "gate": {"steps": 2, "each": 20, "recognised": 0.95},
     }}  # fmt: skip
     made = Project.create(tmp_path_factory.mktemp("classes") / "project", parameters)
-    made.stage("plan")
+    made.call("plan")
     return made
 
 
 def test_the_stages_train_a_base_and_refuse_a_bad_one(project):
     models_folder = project.folder / "models/two"
     for script in ("prepare_class", "judge", "pretrain_class"):
-        project.stage(script, "two")
+        project.call(script, "two")
     assert class_conditional.of(models.load(models_folder / "base")).classes == 2
-    ended = project.stage("gate_class", "two", check=False)
-    assert ended.returncode == 1 and "error: gate-class-two: the judge recognises" in ended.stderr
+    with pytest.raises(UserError, match="gate-class-two: the judge recognises"):
+        project.call("gate_class", "two")
     assert not (models_folder / "gate").exists()
 
     project.change("class_bases/two/gate/recognised", 0.0)
-    project.stage("plan")
-    project.stage("gate_class", "two")
+    project.call("plan")
+    project.call("gate_class", "two")
     counts = read_json(models_folder / "gate/gate.json")["confusion"]
     assert [sum(row) for row in counts] == [20, 20]
     (view,) = bases.views([["two", "class"]], project.folder)
@@ -73,5 +74,5 @@ def test_the_stages_train_a_base_and_refuse_a_bad_one(project):
 def test_labels_must_match_their_images(project, tmp_path):
     spoilt = project.copy(tmp_path / "project")
     np.save(spoilt.folder / "data/judge-train-labels.npy", np.zeros(3, np.uint8))
-    ended = spoilt.stage("prepare_class", "two", check=False)
-    assert ended.returncode == 1 and "400 images, but labels of shape [3]" in ended.stderr
+    with pytest.raises(UserError, match=r"400 images, but labels of shape \[3\]"):
+        spoilt.call("prepare_class", "two")

@@ -61,7 +61,6 @@ def work(tmp_path, monkeypatch):
         judge.save(SceneJudge(len(world.concepts), 5), tmp_path / "models/mini/judge", {})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PALINODE_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.syspath_prepend(str(ROOT / "stages"))
     return tmp_path
 
 

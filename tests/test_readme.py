@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import method_pages
 import pytest
 import readme
 
@@ -53,6 +54,13 @@ def published(tmp_path):
     for name, value in (("claims", CLAIMS), ("environment", ENVIRONMENT), ("timings", {"`make repro`": 725.4})):
         (folder / f"{name}.json").write_text(json.dumps(value))
     return tmp_path
+
+
+def test_every_method_has_its_page():
+    text = (ROOT / "METHODS.md").read_text(encoding="utf-8")
+    assert text == method_pages.pages(ROOT), "METHODS.md is out of date: run `make readme`"
+    files = [path.stem for path in (ROOT / "src/palinode/methods").glob("[a-z]*.py")]
+    assert all(f"## `{name}`" in text for name in files) and "NLL of the forget image" in text
 
 
 def test_numbers_in_the_readme_are_the_published_ones():

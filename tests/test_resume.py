@@ -42,7 +42,7 @@ def ready(tmp_path_factory) -> Project:
         "model": task["model"], "pretrain": task["pretrain"],
     }}  # fmt: skip
     project = Project.create(tmp_path_factory.mktemp("resume") / "ready", parameters).begin()
-    project.stage("prepare_class", "two")
+    project.call("prepare_class", "two")
     return project
 
 
@@ -128,7 +128,7 @@ def test_a_temporary_file_of_a_killed_run_is_no_input(ready):
 def test_two_processes_draw_the_same_bytes(ready, tmp_path):
     one, two = (ready.copy(tmp_path / name) for name in ("one", "two"))
     two.change("runtime/processes", 2)
-    two.stage("plan")
+    two.call("plan")
     with ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(project.stage, "sample", *STAGES["sample"][0]) for project in (one, two)]
         workers = set()

@@ -96,7 +96,7 @@ def test_celebahq_without_its_files_says_what_to_do(tmp_path):
     project = Project.create(tmp_path / "project", yaml.safe_load((ROOT / "params.yaml").read_text()))
     project.change("data/tasks", ["celebahq"])
     project.change("data/rows", ["siss-05"])
-    project.stage("plan")
+    project.call("plan")
     images = project.stage("prepare", "celebahq", check=False).stderr
     assert re.fullmatch(r"error: .*data/celebahq.*`data`.*\n", images)
     project.stage("pretrain", "celebahq", "base")

@@ -149,29 +149,29 @@ def project(tmp_path_factory) -> Project:
     }}  # fmt: skip
     made = Project.create(tmp_path_factory.mktemp("text") / "project", parameters)
     shutil.copytree(DATA, made.folder / "data/emoji")
-    made.stage("plan")
+    made.call("plan")
     return made
 
 
 def failed(project: Project, script: str, *arguments: str) -> str:
-    """The last line of a stage that must fail."""
-    ended = project.stage(script, *arguments, check=False)
-    assert ended.returncode == 1
-    return ended.stderr.splitlines()[-1]
+    """The reason why a stage fails."""
+    with pytest.raises(UserError) as raised:
+        project.call(script, *arguments)
+    return str(raised.value)
 
 
 def test_the_stages_train_a_base_and_refuse_what_is_not_good_enough(project, world):
     refused = failed(project, "judge_scenes", "mini")
-    assert "error: judge@mini: accuracy 0." in refused and not (project.folder / "models/mini/judge").exists()
+    assert "judge@mini: accuracy 0." in refused and not (project.folder / "models/mini/judge").exists()
     untrained = scene_judge.SceneJudge(len(world.concepts), len(STYLES))
     judge.save(untrained, project.folder / "models/mini/judge", {})
-    project.stage("pretrain_text", "mini")
-    project.stage("pretrain_text", "mini", "cat")
+    project.call("pretrain_text", "mini")
+    project.call("pretrain_text", "mini", "cat")
     assert "'moon' is no concept" in failed(project, "pretrain_text", "mini", "moon")
     base, oracle = (text_to_image.load(project.folder / "models/mini" / name) for name in ("base", "without-cat"))
     assert base.vae.config.scaling_factor != oracle.vae.config.scaling_factor
     refused = failed(project, "gate_text", "mini")
-    assert "error: gate-text-mini: concept right in" in refused and not (project.folder / "models/mini/gate").exists()
+    assert "gate-text-mini: concept right in" in refused and not (project.folder / "models/mini/gate").exists()
 
 
 def test_a_killed_training_continues_to_the_same_bytes(project, tmp_path):
@@ -180,15 +180,15 @@ def test_a_killed_training_continues_to_the_same_bytes(project, tmp_path):
     for copied in (whole, broken):
         shutil.rmtree(copied.folder / "models/mini")
         for phase in ("autoencoder", "denoiser"):
-            copied.change(f"text_bases/mini/{phase}/steps", 20)
-        copied.stage("plan")
+            copied.change(f"text_bases/mini/{phase}/steps", 10)
+        copied.call("plan")
     command = broken.command("pretrain_text", "mini")
-    for pieces in (5, 22):  # a phase has 19
+    for pieces in (3, 12):  # a phase has 9
         kill(broken, command, "checkpoint.pt", pieces, 0.1, tmp_path / "log")
         assert not list(broken.folder.glob("models/mini/base"))
     assert len(list(broken.scratch.glob("*/drawn-*.npy"))) > 2
     for copied in (whole, broken):
-        copied.stage("pretrain_text", "mini")
+        copied.call("pretrain_text", "mini")
     assert whole.digest("models/mini") == broken.digest("models/mini")
 
 

@@ -30,7 +30,7 @@ class TextBase(Settings):
 class ClassGate(Settings):
     """What a class-conditional base must show."""
 
-    guidance: Rate = 2.0
+    guidance: Rate = 3.0  # the EraseDiff paper: (1 + w) eps(x_t, c) - w eps(x_t), w = 2
     steps: Positive = 25  # DDIM
     each: Positive = 100  # samples a class
     recognised: Float = 0.95  # share of each class's samples, at least
