@@ -1,8 +1,10 @@
 """Parameters: typed, complete, and wrong ones named in one line."""
 
+import csv
 from pathlib import Path
 
 import pytest
+import tune_concept
 import yaml
 
 from palinode import params
@@ -85,3 +87,28 @@ def test_a_task_overrides_a_row(change):
     row = loaded.row("tshirt", "siss-05")
     assert row.lr == 5e-6 and row.steps == loaded.rows["siss-05"].steps and row.options == {"lam": 0.5, "norm": 500}
     assert loaded.row("tshirt", "naive") == loaded.rows["naive"]
+
+
+def read(name: str) -> list[dict[str, str]]:
+    with open(ROOT / "results" / name, encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_learning_rates_are_the_winners_of_the_search():
+    winners = {trial["row"]: float(trial["lr"]) for trial in read("tuning.csv") if trial["chosen"] == "1"}
+    loaded = params.load(ROOT / "params.yaml")
+    assert {row: loaded.row("tshirt", row).lr for row in loaded.data.rows} == winners
+
+
+def test_learning_rates_of_concept_tasks_are_the_winners_of_their_search():
+    trials, loaded = read("tuning-concept.csv"), params.load(ROOT / "params.yaml")
+    winners = {(trial["task"], trial["row"]): float(trial["lr"]) for trial in trials if trial["chosen"] == "1"}
+    for task in loaded.concept.tasks:
+        for row in loaded.concept.rows:
+            searched = tune_concept.TWINS.get(row, row)
+            assert loaded.row(task, row).lr == winners[f"{task}-val", searched], (task, row)
+    for task, row in winners:
+        tried = [trial for trial in trials if (trial["task"], trial["row"]) == (task, row)]
+        assert sorted(float(trial["lr"]) for trial in tried) == sorted(tune_concept.GRID)
+        numbers = [trial | {name: float(trial[name]) for name in tune_concept.METRICS} for trial in tried]
+        assert tune_concept.choose(numbers)["chosen"] == "1"

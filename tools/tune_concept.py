@@ -2,10 +2,11 @@
 
 Run with `make tune-concept`, once the base models are there. For the validation task of each enabled task (its name
 with `-val`) every row of `concept.rows` is trained with each learning rate of the grid, by the pipeline's own stages,
-with one seed, and evaluated on its own noise. Rule: of the configurations that miss the target in at least 90 % of the
-given prompts the one with the most integrity on near things; if none does, the one that misses it most often. The
-winners stand in params.yaml (`overrides` of the task), the whole search in results/tuning-concept.csv; a test holds the
-two together.
+with one seed, and evaluated on its own noise. A row that shows what one part of another does (TWINS) takes the learning
+rate of that other, so that the two differ in this part alone. Rule: of the configurations that miss the target in at
+least 90 % of the given prompts the one with the most integrity on near things; if none does, the one that misses it
+most often. The winners stand in params.yaml (`overrides` of the task), the whole search in results/tuning-concept.csv;
+a test holds the two together.
 """
 
 import csv
@@ -21,6 +22,10 @@ from palinode.io import atomic, read_json
 
 GRID = (5e-5, 1e-4, 3e-4, 1e-3)
 ERASED = 0.9
+TWINS = {
+    "erasediff-rl-cosine": "erasediff-rl", "erasediff-rl-fixed": "erasediff-rl", "doco-none": "doco",
+    "doco-sum": "doco", "doco-repo": "doco", "anchored-twin": "anchored",
+}  # fmt: skip
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/tuning-concept.csv"
 METRICS = ("ua_t0", "right_anchor", "right_near", "integrity_near_judge")
@@ -34,7 +39,8 @@ def search(loaded: params.Params, task: str) -> list[dict]:
     for name in ("models", "data"):
         if not (work / name).exists():
             (work / name).symlink_to(ROOT / name)
-    tried = {f"{row}-{i}": (row, lr) for row in loaded.concept.rows for i, lr in enumerate(GRID)}
+    searched = [row for row in loaded.concept.rows if row not in TWINS]
+    tried = {f"{row}-{i}": (row, lr) for row in searched for i, lr in enumerate(GRID)}
     rows = {name: loaded.rows[row].model_copy(update={"lr": lr}) for name, (row, lr) in tried.items()}
     family = loaded.concept.model_copy(update={"tasks": [task], "rows": list(rows)})
     bare = {task: loaded.concept_tasks[task].model_copy(update={"overrides": {}})}
@@ -55,7 +61,7 @@ def search(loaded: params.Params, task: str) -> list[dict]:
         values = {metric: found[metric]["value"] for metric in METRICS}
         trials.append({"task": task, "row": row, "lr": lr, "steps": rows[name].steps} | values)
         print(row, lr, values, flush=True)
-    winners = [choose([one for one in trials if one["row"] == row]) for row in loaded.concept.rows]
+    winners = [choose([one for one in trials if one["row"] == row]) for row in searched]
     return [one | {"chosen": int(any(one is winner for winner in winners))} for one in trials]
 
 
