@@ -96,6 +96,19 @@ def stable_diffusion(quick: bool) -> list[dict]:
     return [record | most(record["GiB"], 20)]
 
 
+def concept_steps(quick: bool) -> list[dict]:
+    """One step of each concept method / the passes its definition needs."""
+    params, records, seen = parameters(), [], set()
+    for row in params["concept"]["rows"]:
+        settings = params["rows"][row]
+        options = json.dumps(settings.get("options", {}))
+        if (settings["method"], options) not in seen:
+            seen.add((settings["method"], options))
+            record = {"row": row} | worker("concept_steps.py", settings["method"], options, 1 if quick else 15)
+            records.append(record | most(record["step/passes"], 1.10))
+    return records
+
+
 def pipeline(quick: bool) -> list[dict]:
     """Share of a default cell's time inside networks."""
     params = parameters()
@@ -143,6 +156,7 @@ BENCHMARKS = {
     "celebahq-cell": celebahq_cell,
     "text-sampler": text_sampler,
     "stable-diffusion": stable_diffusion,
+    "concept-steps": concept_steps,
     "pipeline": pipeline,
 }
 HIDDEN = ("wall", "script")  # in the file, not in the table
