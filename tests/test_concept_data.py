@@ -46,13 +46,13 @@ def test_states_are_those_of_sampling(text):
     prompts = [data.prompts[i] for i in data.traced]
     noise = conditional_sampling.noise(model, (1, "test target"), 0, 4)
     assert torch.equal(data.z[:, 0], noise)
-    ends, _, _ = conditional_sampling.trace(model, prompts, (1, "test", "target"), 2.0, 3)
+    ends, _, _ = conditional_sampling.trace(model, prompts, (1, "test target"), 2.0, 3)
     with torch.inference_mode():
         guided = Guided(model, model.condition(prompts), model.condition([""]), 2.0)
         once = ddim(guided, noise, [67, 34, 1], draw=lambda: None)
         assert torch.allclose(ends, once, atol=1e-6)
         images = to_images(model.decode(ends))
-    drawn = conditional_sampling.draw(model, prompts, (1, "test", "target"), 2.0, 3)
+    drawn = conditional_sampling.draw(model, prompts, (1, "test target"), 2.0, 3)
     assert np.abs(drawn.astype(int) - images).max() <= 1
 
 

@@ -90,7 +90,7 @@ class LinearModel:
     def __init__(self, schedule):
         self.schedule, self.theta = schedule, torch.full((1,), 0.3, requires_grad=True)
 
-    def predict(self, x_t, t):
+    def predict(self, x_t, t, condition=None):
         return self.theta * x_t
 
 
