@@ -22,7 +22,7 @@ HEAD = """# Methods
 One section a method of `src/palinode/methods/`, written by `make readme` from the method's own text, `params.yaml` and
 `results/published/`: what it minimises with its source and deviations, its options, its rows with their settings, and
 what these measured in the published run (value [95 % interval]). A row without numbers is in no published run. Peak
-memory and seconds are in each cell's log, not here, since they belong to a machine.
+memory and seconds are not recorded for a cell.
 """
 
 
