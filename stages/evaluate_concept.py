@@ -9,7 +9,7 @@ from palinode.stage import cell, device, main
 
 def run(task: str, row: str, seed: str) -> None:
     settings, here, data = read(f"evaluate-concept-{task}"), cell(task, row, seed), Path("out/data") / task
-    from palinode import concept_task
+    from palinode.data.strata import Strata
     from palinode.metrics import concept, record
     from palinode.models import absent
 
@@ -17,7 +17,7 @@ def run(task: str, row: str, seed: str) -> None:
     if reason := absent(here / "samples"):
         write_text(here / "evaluation/absent.txt", f"{reason}\n")
         return
-    prompts = concept_task.from_json(read_json(data / "strata.json"))
+    prompts = Strata.from_json(read_json(data / "strata.json"))
     asked = prompts.forget | prompts.keep
 
     def split(folder: Path) -> dict:
@@ -27,7 +27,7 @@ def run(task: str, row: str, seed: str) -> None:
         return found
 
     base, other, oracle = (cell(task, role, 0) / "samples" for role in ("base", "other", "oracle"))
-    eyes = concept_task.eyes(data / "judge", settings.kind, settings.target)
+    eyes = concept.eyes(data / "judge", settings.kind, settings.target)
     metrics = concept.evaluate(concept.Context(
         split(here / "samples"), split(base), split(other), absent(oracle) or split(oracle), asked,
         list(prompts.forget), list(prompts.keep), eyes, settings.bootstrap,

@@ -11,12 +11,11 @@ def run(task: str) -> None:
     settings, data, out = read(f"importance-{task}"), Path("out/data") / task, Path("out/importance") / task
     from safetensors.torch import save_file
 
-    from palinode import concept_data, concept_task, importance, seeds
-    from palinode.concept import ConceptBatches
+    from palinode import concept, conditional, importance, seeds
 
     key = (settings.root_seed, task, "importance")
-    model, training = concept_task.load(data / "base", device()), concept_data.load(data / "training")
-    batches = ConceptBatches(training, model, settings.batch, 1, key)
+    model, training = conditional.load(data / "base", device()), concept.load(data / "training")
+    batches = concept.ConceptBatches(training, model, settings.batch, 1, key)
     pictures, draws = settings.fisher
     x, shown = training.x[:pictures].to(model.device), batches.conditions[training.kept[:pictures]]
     found = {

@@ -3,6 +3,7 @@
 out/data/<task>/: base, oracle and judge (copies, or absent.txt), strata.json, and what unlearning trains on.
 """
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from palinode.stage import device, main
 
 def run(task: str) -> None:
     settings, out = read(f"prepare-concept-{task}"), Path("out/data") / task
-    from palinode import concept_task
+    from palinode import concept, concept_data, conditional
 
     models = Path("models") / settings.base
-    built = concept_task.build(settings, models / "base", device())
+    prompts, data, names = concept_data.build(conditional.load(models / "base", device()), settings)
     with atomic(out) as folder:
         folder.mkdir(parents=True)
         shutil.copytree(models / "base", folder / "base")
@@ -26,9 +27,9 @@ def run(task: str) -> None:
             shutil.copytree(oracle, folder / "oracle")
         else:
             write_text(folder / "oracle/absent.txt", f"no model was trained without {settings.target}\n")
-        write_json(folder / "strata.json", concept_task.to_json(built.strata))
-        built.save(folder / "training")
-    prompts = built.strata
+        write_json(folder / "strata.json", dataclasses.asdict(prompts))
+        concept.save(data, folder / "training")
+        write_json(folder / "training/names.json", {"names": names})
     print(f"{task}: {len(prompts.given)} given prompts; strata {', '.join(prompts.forget | prompts.keep)}")
 
 

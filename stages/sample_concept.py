@@ -16,7 +16,7 @@ REFERENCES = {"base": "base", "oracle": "oracle", "other": "base"}
 def run(task: str, row: str, seed: str) -> None:
     name, out, data = f"sample-concept-{task}", cell(task, row, seed) / "samples", Path("out/data") / task
     settings = read(name)
-    from palinode import concept_task, conditional_sampling
+    from palinode import conditional, conditional_sampling
     from palinode.models import absent
     from palinode.scratch import Scratch
 
@@ -24,11 +24,12 @@ def run(task: str, row: str, seed: str) -> None:
     if reason := absent(folder):
         write_text(out / "absent.txt", f"{reason}\n")
         return
-    prompts = concept_task.from_json(read_json(data / "strata.json"))
-    asked = [concept_task.prompt(it, settings.kind) for some in (prompts.forget | prompts.keep).values() for it in some]
+    strata = read_json(data / "strata.json")
+    captions = [it for part in ("forget", "keep") for some in strata[part].values() for it in some]
+    asked = [conditional.prompt(caption["text"], settings.kind) for caption in captions]
     key = (settings.root_seed, f"{task} other" if row == "other" else task)
     with Scratch(f"{name}-{row}-{seed}", [path(name), data / "strata.json", folder]) as scratch:
-        model = concept_task.load(folder, device())
+        model = conditional.load(folder, device())
         rest = (settings.sample.guidance, settings.sample.steps, scratch.folder)
         images = conditional_sampling.draw(model, asked, key, *rest)
         write_array(out / "samples.npy", images)

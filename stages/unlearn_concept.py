@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from palinode.io import write_json
+from palinode.errors import UserError
+from palinode.io import read_json, write_json
 from palinode.settings import path, read
 from palinode.stage import cell, device, main
 
@@ -12,16 +13,18 @@ def run(task: str, row: str, seed: str) -> None:
     settings, where, important = read(name), device(), Path("out/importance") / task
     from safetensors.torch import load_file
 
-    from palinode import concept_data, concept_task, methods, models, seeds
-    from palinode.concept import ConceptBatches
+    from palinode import concept, conditional, methods, models, seeds
     from palinode.scratch import Scratch
     from palinode.training import train, write_history
 
     training, method = settings.training, methods.load(settings.method, settings.options, f"rows.{row}.options: ")
-    with Scratch(f"{name}-{seed}", [path(name), data, important]) as scratch:
-        model = concept_task.load(data / "base", where, training.precision)
+    with Scratch(f"{name}-{seed}", [path(name), data / "base", data / "training", important]) as scratch:
+        model = conditional.load(data / "base", where, training.precision)
         if method.closed_form:
-            method.edit(model, concept_task.names(settings))
+            names = read_json(data / "training/names.json")["names"]
+            if names is None:
+                raise UserError(f"{row} edits how prompts are read: it needs a text-to-image base")
+            method.edit(model, names)
             history, steps = [{"step": 0}], 0
         else:
             models.train_only(model, settings.trainable)
@@ -31,11 +34,11 @@ def run(task: str, row: str, seed: str) -> None:
                 if getattr(method, f"needs_{needed}"):
                     helpers |= load_file(important / f"{needed}.safetensors", device=str(where))
             method.begin(model, helpers)
-            batches = ConceptBatches(
-                concept_data.load(data / "training"), model, training.batch, training.accumulate, key
+            batches = concept.ConceptBatches(
+                concept.load(data / "training"), model, training.batch, training.accumulate, key
             )
             history = train(model, method, batches, training, scratch, f"{row}@{task} seed {seed}")
-        concept_task.save(model, out / "model")
+        conditional.save(model, out / "model")
         write_history(out / "training.csv", history)
         write_json(out / "cost.json", model.passes | {"steps": steps})
 

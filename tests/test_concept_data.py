@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import SCHEDULER, TEXT_MODEL, TEXT_SCHEDULER, UNET
 
-from palinode import class_conditional, concept_data, conditional_sampling, text_to_image
+from palinode import class_conditional, concept, concept_data, conditional_sampling, text_to_image
 from palinode.concept import ConceptBatches
 from palinode.data import strata
 from palinode.data.scenes import World
@@ -58,8 +58,8 @@ def test_states_are_those_of_sampling(text):
 
 def test_data_comes_back_from_its_files(text, tmp_path):
     _, data = text
-    concept_data.save(data, tmp_path / "data")
-    again = concept_data.load(tmp_path / "data")
+    concept.save(data, tmp_path / "data")
+    again = concept.load(tmp_path / "data")
     assert again.prompts == data.prompts
     for name in ("x", "kept", "a", "m", "target", "anchor", "z", "traced", "times"):
         assert torch.equal(getattr(again, name), getattr(data, name))

@@ -1,14 +1,18 @@
 """Concept unlearning: what a training step sees of the target, of the anchor that takes its place, and of the rest."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from palinode import seeds
+from palinode.io import atomic, read_json, write_arrays, write_json
 from palinode.models import Diffuser
-from palinode.training import Batch, _noise
+from palinode.training import Batch, draw_noise
 
 
 @dataclass
@@ -65,7 +69,7 @@ class ConceptBatches:
 
         for _ in range(self.accumulate):
             x, pair, path, moment = rows(len(data.x)), rows(len(data.a)), rows(len(data.z)), rows(len(data.times))
-            t, eps = _noise((self.size, *data.x.shape[1:]), self.total, generator)
+            t, eps = draw_noise((self.size, *data.x.shape[1:]), self.total, generator)
             pick = torch.rand(self.size, generator=generator)
             drawn = (data.x[x], data.a[pair], t, eps, pick)
             more = {"m": data.m[pair], "z": data.z[path, moment], "t_z": data.times[moment]}
@@ -74,3 +78,18 @@ class ConceptBatches:
                 c_x=c[data.kept[x]], c_a=c[data.target[pair]], c_m=c[data.anchor[pair]], c_0=c[:1],
                 c_z=c[data.traced[path]], **{name: v.to(self.device) for name, v in more.items()},
             )  # fmt: skip
+
+
+def save(data: ConceptData, folder: Path) -> None:
+    """arrays.npz and prompts.json, atomically."""
+    with atomic(folder) as temporary:
+        write_json(temporary / "prompts.json", {"prompts": data.prompts})
+        arrays = {f.name: getattr(data, f.name).numpy() for f in dataclasses.fields(data) if f.name != "prompts"}
+        write_arrays(temporary / "arrays.npz", arrays)
+
+
+def load(folder: Path) -> ConceptData:
+    """What `save` wrote."""
+    with np.load(folder / "arrays.npz") as arrays:
+        tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    return ConceptData(prompts=read_json(folder / "prompts.json")["prompts"], **tensors)

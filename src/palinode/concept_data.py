@@ -4,7 +4,6 @@ Made once a task and shared by all rows: latents are encoded here, the anchor's 
 model's sampling are drawn here.
 """
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,32 @@ from torch import Tensor
 
 from palinode import conditional_sampling, seeds
 from palinode.concept import ConceptData
+from palinode.data import strata as tiers
 from palinode.data.captions import BACKGROUNDS, STYLES, Caption
 from palinode.data.scenes import Scenes, World, seen_pairs
 from palinode.data.strata import Strata
-from palinode.io import atomic, read_json, write_arrays, write_json
+from palinode.io import read_array
 from palinode.models import Diffuser, to_model
 from palinode.text_pretraining import encoded
+
+
+def build(model: Diffuser, settings) -> tuple[Strata, ConceptData, dict[str, list[str]] | None]:
+    """Prompts, training data and, for closed-form edits of a text-to-image model, `names`. settings: the plan."""
+    key, pair = (settings.root_seed, settings.task), (settings.target, settings.anchor)
+    if settings.kind == "text":
+        world, generator = World.read(), seeds.generator(*key, "strata")
+        prompts = tiers.of_captions(world.concepts, *pair, settings.sample.each, generator)
+        data = of_captions(model, world, settings.target, prompts, settings.training, key)
+        return prompts, data, names([*world.concepts, *STYLES], *pair)
+    path = Path(settings.images)
+    images, labels = read_array(path), read_array(path.with_name(f"{path.stem}-labels.npy"))
+    prompts = tiers.of_classes(model.classes, *pair, settings.sample.each)
+    return prompts, of_classes(model, images, labels, *pair, settings.training, key), None
+
+
+def names(known: list[str], target: str, anchor: str) -> dict[str, list[str]]:
+    """Prompts that end in a name: the target's, the anchor's, those of everything else that is known."""
+    return {"target": [target], "anchor": [anchor], "kept": [name for name in known if name not in (target, anchor)]}
 
 
 def of_captions(model: Diffuser, world: World, target: str, strata: Strata, settings, key: tuple) -> ConceptData:
@@ -80,18 +99,3 @@ def _scenes(captions: list[Caption], world: World, generator: torch.Generator) -
         for it in captions
     ]
     return Scenes(*torch.tensor(rows).T)
-
-
-def save(data: ConceptData, folder: Path) -> None:
-    """arrays.npz and prompts.json, atomically."""
-    with atomic(folder) as temporary:
-        write_json(temporary / "prompts.json", {"prompts": data.prompts})
-        arrays = {f.name: getattr(data, f.name).numpy() for f in dataclasses.fields(data) if f.name != "prompts"}
-        write_arrays(temporary / "arrays.npz", arrays)
-
-
-def load(folder: Path) -> ConceptData:
-    """What `save` wrote."""
-    with np.load(folder / "arrays.npz") as arrays:
-        tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    return ConceptData(prompts=read_json(folder / "prompts.json")["prompts"], **tensors)

@@ -40,7 +40,7 @@ class Batch:
 
     def redraw(self) -> tuple[Tensor, Tensor]:
         """An independent (t, eps)."""
-        t, eps = _noise(self.x.shape, self.total, self.generator)
+        t, eps = draw_noise(self.x.shape, self.total, self.generator)
         return t.to(self.x.device), eps.to(self.x.device)
 
     def uniform(self) -> Tensor:
@@ -48,7 +48,8 @@ class Batch:
         return torch.rand(self.x.shape, generator=self.generator).to(self.x.device)
 
 
-def _noise(shape: torch.Size, total: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_noise(shape: tuple, total: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """t int64 [B] ~ U{0..total-1} and eps ~ N(0, I) of `shape` [B, ...]."""
     return torch.randint(total, shape[:1], generator=generator), torch.randn(shape, generator=generator)
 
 
@@ -69,7 +70,7 @@ class Batches:
                 to_model(images[torch.randint(len(images), (self.size,), generator=generator).numpy()])
                 for images in (self.retain, self.forget)
             )
-            t, eps = _noise(x.shape, self.total, generator)
+            t, eps = draw_noise(x.shape, self.total, generator)
             pick = torch.rand(self.size, generator=generator)
             yield Batch(*(v.to(self.device) for v in (x, a, t, eps, pick)), self.total, generator)
 

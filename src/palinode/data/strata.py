@@ -28,6 +28,17 @@ class Strata:
     forget: dict[str, list[Caption]]
     keep: dict[str, list[Caption]]
 
+    @classmethod
+    def from_json(cls, value: dict) -> "Strata":
+        """The inverse of `dataclasses.asdict`, through JSON."""
+
+        def caption(entry: dict) -> Caption:
+            return Caption(entry["text"], tuple(entry["concepts"]), entry["style"], entry["background"])
+
+        given = [(caption(one), caption(other)) for one, other in value["given"]]
+        parts = ({k: [caption(it) for it in some] for k, some in value[part].items()} for part in ("forget", "keep"))
+        return cls(given, *parts)
+
 
 def of_captions(
     concepts: dict[str, Concept], target: str, anchor: str, each: int, generator: torch.Generator

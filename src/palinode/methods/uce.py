@@ -37,6 +37,3 @@ class UCE(Method):
         for name, weight in model.net.named_parameters():
             if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
                 weight.copy_(edited(weight.cpu(), c.cpu(), g.cpu(), kept.cpu(), self.a, self.b, self.lam))
-
-    def losses(self, model, batch):
-        raise TypeError("UCE takes no steps")

@@ -2,20 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from palinode import judge as judge_files
 from palinode.data.captions import STYLES, Caption
+from palinode.data.scenes import World
 from palinode.metrics import integrity, quality, record
 from palinode.metrics.features import JudgeBackbone
 from palinode.metrics.record import Metric
 from palinode.models import to_model
-from palinode.scene_judge import halves
+from palinode.scene_judge import SceneJudge, halves
 
 IN_SET, OUT_OF_SET = "T0", ("T2", "T3")  # the gap between prompts that unlearning saw and new words for the same
-ERASED = 0.8  # a row erased its target if the judge misses it in at least this share of T0
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,13 @@ def _entropy(p: Tensor) -> Tensor:
     return -(p * p.clamp_min(1e-12).log()).sum(1)
 
 
+def eyes(folder: Path, kind: str, target: str | int) -> SceneEyes | ClassEyes:
+    """The judge in a folder, looking for a target; kind: "text" or "class"."""
+    if kind == "text":
+        return SceneEyes(judge_files.load(folder, SceneJudge), list(World.read().concepts), target)
+    return ClassEyes(judge_files.load(folder), target)
+
+
 @dataclass(frozen=True)
 class Context:
     """What a cell is evaluated on; all dictionaries are by stratum.
@@ -131,15 +140,15 @@ def _kept(context: Context, seen: dict[str, Seen]) -> dict[str, Metric]:
     domain); kid_<stratum>_judge against the original model's pictures from another noise; fid_kept_judge,
     precision_kept_judge, recall_kept_judge: the same for all these strata together."""
     found, shown = {}, [name for name in context.keep if name != "empty"]
+    network = context.eyes.backbone
+    ours, theirs = ({name: network.features(images[name]) for name in shown}
+                    for images in (context.samples, context.other))  # fmt: skip
     for name in shown:
         rate = record.from_rate(seen[name].right, context.bootstrap, direction="up", stream=(name,))
         found[f"right_{_name(name)}"] = rate
-        network = context.eyes.backbone
-        ours, theirs = (network.features(images[name]) for images in (context.samples, context.other))
-        subset = min(64, len(ours), len(theirs))
-        found[f"kid_{_name(name)}_judge"] = quality.kid(ours, theirs, subset, context.bootstrap)
-    both = (np.concatenate([images[name] for name in shown]) for images in (context.samples, context.other))
-    ours, theirs = (context.eyes.backbone.features(images) for images in both)
+        subset = min(64, len(ours[name]), len(theirs[name]))
+        found[f"kid_{_name(name)}_judge"] = quality.kid(ours[name], theirs[name], subset, context.bootstrap)
+    ours, theirs = (np.concatenate(list(features.values())) for features in (ours, theirs))
     precision, recall = quality.precision_recall(ours, theirs, context.bootstrap)
     found |= {"precision_kept_judge": precision, "recall_kept_judge": recall}
     return found | {"fid_kept_judge": quality.fid(ours, theirs, context.bootstrap)}
