@@ -37,6 +37,7 @@ tune-concept: $(STAMP) ## repeat the search for the learning rates of concept un
 
 readme: $(STAMP) ## write the numbers of the published results into README.md
 	$(RUN) python tools/readme.py $(ARGS)
+	$(RUN) python tools/method_pages.py
 
 clean: ## remove derived outputs and tool caches; DVC's cache brings the outputs back without computing
 	rm -rf out report build results/environment.json .pytest_cache .ruff_cache src/*.egg-info

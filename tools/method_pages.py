@@ -4,7 +4,6 @@ Written by `make readme` from the methods' own docstrings, `params.yaml` and `re
 """
 
 import dataclasses
-import importlib
 import inspect
 import pkgutil
 from pathlib import Path
@@ -12,10 +11,10 @@ from pathlib import Path
 import readme
 import yaml
 
-from palinode import methods, params
-from palinode.methods import Method
+from palinode import io, methods, params
 from palinode.report import tables
 from palinode.report.collect import Row, Task
+from palinode.stage import main
 
 HEAD = """# Methods
 
@@ -37,12 +36,10 @@ def pages(root: Path = Path(".")) -> str:
 
 def page(name: str, loaded: params.Params, published: list[Task]) -> str:
     """The section of one method."""
-    module = importlib.import_module(f"palinode.methods.{name}")
-    cls = next(c for _, c in inspect.getmembers(module, inspect.isclass)
-               if c.__module__ == module.__name__ and issubclass(c, Method))  # fmt: skip
+    cls = methods.find(name)
     options = [f"`{field.name}` {_default(field)}" for field in dataclasses.fields(cls) if field.init]
     rows = [row for row, settings in loaded.rows.items() if settings.method == name]
-    lines = [f"## `{name}`", "", module.__doc__.strip(), "", _escape(inspect.getdoc(cls)), ""]
+    lines = [f"## `{name}`", "", inspect.getmodule(cls).__doc__.strip(), "", _escape(inspect.getdoc(cls)), ""]
     lines += [f"Options: {', '.join(options)}." if options else "No options.", ""]
     lines += [f"- {_settings(row, loaded)}" for row in rows] or ["No row uses it."]
     lines += [f"  - {found}" for row in rows for found in _measured(row, published)]
@@ -85,3 +82,11 @@ def _measured(row: str, published: list[Task]) -> list[str]:
 def _escape(text: str) -> str:
     """Formulas as they stand: Markdown's own signs lose their meaning."""
     return "".join(f"\\{sign}" if sign in "*_<|" else sign for sign in text)
+
+
+def run() -> None:
+    io.write_text(Path("METHODS.md"), pages())
+
+
+if __name__ == "__main__":
+    main(run)

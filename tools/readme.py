@@ -1,4 +1,4 @@
-"""The generated parts of README.md, the published numbers and the graph, and METHODS.md. Run with `make readme`.
+"""The generated parts of README.md: the published numbers and the graph. Run with `make readme`.
 
 `results/published/` holds one finished run:
 
@@ -174,9 +174,6 @@ def run(*arguments: str) -> None:
     readme = Path("README.md")
     text = insert(_read(readme), "dag", graph())
     io.write_text(readme, insert(text, "results", results()))
-    from method_pages import pages  # which reads the published run with the functions above
-
-    io.write_text(Path("METHODS.md"), pages())
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ def write_all(params: Params, root: Path, folder: Path) -> None:
 
     for name, script, extra, settings in _stages(params):
         if script in ("unlearn", "unlearn_concept"):
-            where = f"rows.{name.split('/')[1]}.options: "
-            method = methods.load(settings["method"], settings["options"], where)
+            row = name.split("/")[1]
+            method = methods.load(settings["method"], settings["options"], f"rows.{row}.options: ")
             if script == "unlearn" and method.needs_anchor:
-                raise UserError(f"data.rows: {where.split('.')[1]!r} needs an anchor, which the family `data` has not")
+                raise UserError(f"data.rows: {row!r} needs an anchor, which the family `data` has not")
         code = fingerprint.of(root / "stages" / f"{script}.py", root / "src", extra) if script else {}
         write_json(folder / f"{name.replace('/', '-')}.json", {"settings": settings, "code": code})
 
@@ -83,6 +83,7 @@ def _stages(params: Params):
 
 
 def _concept_stages(params: Params, name: str):
+    """The same of one concept task."""
     task = params.concept_tasks[name]
     dump, kind = task.model_dump(mode="json"), "text" if task.base in params.text_bases else "class"
     images = {} if kind == "text" else {"images": params.class_bases[task.base].images}

@@ -1,8 +1,8 @@
 """Unlearning methods: one file each, found by file name. A file that starts with `_` is a helper, not a method.
 
-A method is a frozen dataclass; its fields are its options in `params.yaml`. It returns named losses for a
-micro-batch; the training loop accumulates one flat gradient per name, and `combine` makes the update from them once
-per optimiser step.
+A method is a dataclass, frozen unless it keeps a state; its fields are its options in `params.yaml`. It returns named
+losses for a micro-batch; the training loop accumulates one flat gradient per name, and `combine` makes the update from
+them once per optimiser step.
 """
 
 import dataclasses
@@ -51,8 +51,8 @@ class Method:
         """The opposite of `state_dict`."""
 
 
-def load(name: str, options: dict | None = None, where: str = "") -> Method:
-    """The method of `methods/<name>.py` with its options set; UserError for an unknown name, option or a wrong type."""
+def find(name: str, where: str = "") -> type[Method]:
+    """The class of `methods/<name>.py`; UserError for an unknown name, or a file that does not define exactly one."""
     module_name = f"{__name__}.{name}"
     if name.startswith("_") or not name.isidentifier() or importlib.util.find_spec(module_name) is None:
         raise UserError(f"{where}unknown method {name!r}: there is no methods/{name}.py")
@@ -64,7 +64,13 @@ def load(name: str, options: dict | None = None, where: str = "") -> Method:
     ]
     if len(classes) != 1:
         raise UserError(f"methods/{name}.py must define exactly one subclass of Method, it has {len(classes)}")
-    return classes[0](**_checked(classes[0], options or {}, where))
+    return classes[0]
+
+
+def load(name: str, options: dict | None = None, where: str = "") -> Method:
+    """The method `name` with its options set; UserError for an unknown name, option or a wrong type."""
+    cls = find(name, where)
+    return cls(**_checked(cls, options or {}, where))
 
 
 def _checked(cls: type, options: dict, where: str) -> dict:
