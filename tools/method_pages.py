@@ -20,8 +20,8 @@ HEAD = """# Methods
 
 One section a method of `src/palinode/methods/`, written by `make readme` from the method's own text, `params.yaml` and
 `results/published/`: what it minimises with its source and deviations, its options, its rows with their settings, and
-what these measured in the published run (value [95 % interval]). A row without numbers is in no published run. Peak
-memory and seconds are not recorded for a cell.
+what these measured in the published run (value [95 % interval]). A row without numbers is in no published run.
+Seconds and peak memory belong to a machine: a run writes them to `out/log.jsonl`, and git does not keep them.
 """
 
 

@@ -1,7 +1,10 @@
 """What every stage script shares: arguments, threads, device, and one clear line on failure."""
 
+import json
 import os
+import resource
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,16 +12,34 @@ from palinode import settings
 from palinode.errors import UserError
 
 CELLS = Path("out/cells")
+LOG = Path("out/log.jsonl")  # in no list of outputs: what differs between identical runs stays out of DVC
 
 
 def main(run: Callable[..., None]) -> None:
-    """Run a stage with the command line's arguments; a UserError ends it with one line and status 1."""
+    """Run a stage with the command line's arguments; a UserError ends it with one line and status 1.
+
+    A stage that ends well adds its seconds and its peak memory (GiB, of the device too where that is CUDA) to the log.
+    """
+    start = time.perf_counter()
     try:
         run(*sys.argv[1:])
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command continues from here")
+    _log(time.perf_counter() - start)
+
+
+def _log(seconds: float) -> None:
+    spent = {"stage": " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]), "seconds": round(seconds, 2)}
+    bytes_a_unit = 1 if sys.platform == "darwin" else 2**10
+    spent["GiB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * bytes_a_unit / 2**30, 2)
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_initialized():
+        spent["GiB on the device"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    LOG.parent.mkdir(exist_ok=True)
+    with open(LOG, "a", encoding="utf-8") as log:
+        log.write(json.dumps(spent) + "\n")
 
 
 def cell(task: str, row: str, seed: str | int) -> Path:
