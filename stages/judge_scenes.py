@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from palinode.errors import UserError
-from palinode.settings import read
+from palinode.settings import path, read
 from palinode.stage import device, main
 
 ACCURACY = 0.99  # below this on held-out pictures the judge cannot be trusted
@@ -11,16 +11,19 @@ BATCHES = 16  # of 256
 
 
 def run(base: str) -> None:
-    settings = read(f"judge-scenes-{base}")
+    name = f"judge-scenes-{base}"
+    settings = read(name)
     from palinode import judge as judge_files
     from palinode import scene_judge
     from palinode.data import emoji
     from palinode.data.scenes import World
+    from palinode.scratch import Scratch
 
     device()
     world, others = World.read(), emoji.read_drawings(emoji.FOLDER, "others.npy")
     key = (settings.root_seed, "judge", base)
-    judge = scene_judge.train(world, others, key, settings.steps)
+    with Scratch(name, [path(name), emoji.FOLDER]) as scratch:
+        judge = scene_judge.train(world, others, key, settings.training, scratch)
     found = scene_judge.accuracy(judge, scene_judge.Stream(world, others, 256, (*key, "test")), BATCHES)
     unseen = scene_judge.unseen(judge, scene_judge.Stream(world, others, 1, key, held=True), 256 * BATCHES, key)
     print(f"judge@{base}: {found}, unseen drawings: {unseen}")

@@ -4,19 +4,33 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import training
 
 from palinode import judge, scene_judge
 from palinode.data import emoji
 from palinode.data.captions import STYLES
 from palinode.data.scenes import World
 from palinode.errors import UserError
+from palinode.scratch import Scratch
 
 DATA = Path(__file__).parent.parent / "data/emoji"
+SETTINGS = training(steps=30, batch=32, lr=2e-3, betas=[0.9, 0.999], decay="cosine")
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
     return World.read(DATA)
+
+
+@pytest.fixture(scope="module")
+def few(world) -> World:
+    """Two things and no fixed picture."""
+    return World(dict(list(world.concepts.items())[:2]), world.drawings[:2], [], world.fixed, world.stickers)
+
+
+@pytest.fixture(autouse=True)
+def scratch_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("PALINODE_SCRATCH", str(tmp_path / "scratch"))
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +63,9 @@ def test_halves_are_the_two_things():
     assert left.shape == right.shape == (1, 3, 32, 32) and (left == -1).all() and (right == 1).all()
 
 
-def test_a_judge_learns_is_calibrated_and_comes_back_from_its_file(world, others, tmp_path):
-    few = World(dict(list(world.concepts.items())[:2]), world.drawings[:2], [], world.fixed, world.stickers)
-    trained = scene_judge.train(few, others, (1, "judge"), steps=30, batch=32)
+def test_a_judge_learns_is_calibrated_and_comes_back_from_its_file(few, others, tmp_path):
+    with Scratch("judge", []) as scratch:
+        trained = scene_judge.train(few, others, (1, "judge"), SETTINGS, scratch)
     stream = scene_judge.Stream(few, others, 128, (1, "test"), held=True)
     found = scene_judge.accuracy(trained, stream, 1)
     assert found["concept"] > 0.6 and found["images"] == 128
@@ -65,3 +79,24 @@ def test_a_judge_learns_is_calibrated_and_comes_back_from_its_file(world, others
     (tmp_path / "judge/judge.safetensors").write_bytes(b"x" * 50)
     with pytest.raises(UserError, match="cannot read the judge"):
         judge.load(tmp_path / "judge", scene_judge.SceneJudge)
+
+
+def test_an_interrupted_judge_continues_to_the_same_weights(few, others, monkeypatch):
+    def train():
+        with Scratch("judge", []) as scratch:
+            return scene_judge.train(few, others, (1, "judge"), training(steps=20, batch=16), scratch).state_dict()
+
+    expected, draw, asked = train(), scene_judge.Stream.__call__, []
+
+    def until_twelve(stream, step):
+        asked.append(step)
+        if step == 12 and asked.count(12) == 1:
+            raise KeyboardInterrupt
+        return draw(stream, step)
+
+    monkeypatch.setattr(scene_judge.Stream, "__call__", until_twelve)
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    again = train()
+    assert asked.count(0) == 2, "once to train, once to calibrate: the interrupted run's steps are not repeated"
+    assert all(torch.equal(value, again[name]) for name, value in expected.items())

@@ -145,7 +145,7 @@ def project(tmp_path_factory) -> Project:
     parameters["text"] = {"bases": ["mini"], "oracles": ["cat"]}
     parameters["text_bases"] = {"mini": {
         "model": TEXT_MODEL, "scheduler": TEXT_SCHEDULER, "pool": 16, "autoencoder": short, "denoiser": short,
-        "judge_steps": 2, "gate": {"steps": 1},
+        "judge": {"steps": 2, "lr": 1e-3, "batch": 16}, "gate": {"steps": 1},
     }}  # fmt: skip
     made = Project.create(tmp_path_factory.mktemp("text") / "project", parameters)
     shutil.copytree(DATA, made.folder / "data/emoji")

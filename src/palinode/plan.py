@@ -68,7 +68,7 @@ def _stages(params: Params):
         common = {"root_seed": params.root_seed, "task": name}
         keys = ("model", "scheduler", "pool", "autoencoder", "denoiser")
         yield f"pretrain-text-{name}", "pretrain_text", (), common | {key: base[key] for key in keys}
-        yield f"judge-scenes-{name}", "judge_scenes", (), common | {"steps": base["judge_steps"]}
+        yield f"judge-scenes-{name}", "judge_scenes", (), common | {"training": base["judge"]}
         yield f"gate-text-{name}", "gate_text", (), common | {"gate": base["gate"]}
     for name in params.concept.tasks:
         families[name] = "concept"

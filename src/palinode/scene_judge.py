@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from palinode import seeds
+from palinode import seeds, training
 from palinode.data import emoji
 from palinode.data.captions import BACKGROUNDS, STYLES
 from palinode.data.scenes import Scenes, World
+from palinode.pretraining import OneLoss
+from palinode.scratch import Scratch
+from palinode.training import Trained
 
 NONE_SHARE, CROP_SHARE = 0.3, 0.15
 HELD = 16  # of the drawings that stand for "none": only in the test stream
@@ -143,26 +147,23 @@ def halves(images: Tensor) -> tuple[Tensor, Tensor]:
     return left, right
 
 
-def train(world: World, others: Tensor, key: tuple, steps: int = 6000, batch: int = 128) -> SceneJudge:
-    """Train and calibrate a judge. Adam 2e-3, cosine."""
-    from tqdm import tqdm
+class Classify(OneLoss):
+    """Cross-entropy of both heads."""
 
+    def losses(self, model, batch: Labelled):
+        images = batch.images.to(memory_format=torch.channels_last)  # half the time, on a CPU
+        concept, style = model.net(images)
+        return {"x": cross_entropy(concept, batch.concept) + cross_entropy(style, batch.style)}
+
+
+def train(world: World, others: Tensor, key: tuple, settings, scratch: Scratch) -> SceneJudge:
+    """Train and calibrate a judge; settings: the fields of `params.Training`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive(*key, "init"))
         judge = SceneJudge(len(world.concepts), len(STYLES))
-    judge.to(memory_format=torch.channels_last)  # half the time, on a CPU
-    stream = Stream(world, others, batch, (*key, "train"))
-    optimizer = torch.optim.Adam(judge.parameters(), 2e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in tqdm(range(steps), "judge", mininterval=5):
-        some = stream(step)
-        concept, style = judge(some.images)
-        loss = nn.functional.cross_entropy(concept, some.concept) + nn.functional.cross_entropy(style, some.style)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    judge.eval().to(memory_format=torch.contiguous_format)
+    stream = Stream(world, others, settings.batch, (*key, "train"))
+    training.train(Trained(judge, {}), Classify(), lambda step: iter([stream(step)]), settings, scratch, "judge")
+    judge.eval()
     _calibrate(judge, Stream(world, others, 1024, (*key, "calibrate")))
     return judge
 
@@ -174,7 +175,7 @@ def _calibrate(judge: SceneJudge, stream: Stream) -> None:
         some = stream(0)
         logits = judge(some.images)
         for head, truth in enumerate((some.concept, some.style)):
-            losses = [nn.functional.cross_entropy(logits[head] / t, truth) for t in grid]
+            losses = [cross_entropy(logits[head] / t, truth) for t in grid]
             judge.temperature[head] = grid[int(torch.stack(losses).argmin())]
 
 

@@ -13,7 +13,7 @@ from palinode.data.scenes import Scenes, World, seen_pairs
 from palinode.pretraining import ConditionalBatch, Denoise, OneLoss, Outcome, Watch
 from palinode.scratch import Scratch
 from palinode.text_to_image import TextToImage
-from palinode.training import train
+from palinode.training import Trained, train
 
 EMPTY = 0.1  # share of captions dropped, for guidance
 
@@ -124,13 +124,6 @@ class Reconstruct(OneLoss):
         return {"x": (error + self.kl * posterior.kl()).mean()}
 
 
-class Trained:
-    """What the training loop sees of a model: the networks it trains, and the passes it counts."""
-
-    def __init__(self, model: TextToImage, net: torch.nn.Module):
-        self.net, self.passes = net, model.passes
-
-
 def pretrain(
     world: World,
     settings,
@@ -156,7 +149,7 @@ def pretrain(
         pictures = Pictures(world, pairs, model.shape, settings.autoencoder.batch, device, key)
         training, history = settings.autoencoder, {}
         history["autoencoder"] = train(
-            Trained(model, model.vae), Reconstruct(), pictures, training, first, f"{label} autoencoder"
+            Trained(model.vae, model.passes), Reconstruct(), pictures, training, first, f"{label} autoencoder"
         )
         generator = seeds.generator(*key, "scale")
         sample = encoded(model, Scenes.draw(pairs, 1024, generator).render(world, generator))
@@ -166,6 +159,6 @@ def pretrain(
         both = torch.nn.ModuleDict({"unet": model.net, "text_encoder": model.text_encoder})
         watch = Watch(model, preview, second)
         history["denoiser"] = train(
-            Trained(model, both), Denoise(model), latents, training, second, f"{label} denoiser", watch
+            Trained(both, model.passes), Denoise(model), latents, training, second, f"{label} denoiser", watch
         )
         return Outcome(model, history, watch.drawn)

@@ -105,6 +105,14 @@ class Gradients:
                 (loss * scale).backward(retain_graph=position + 1 < len(losses))
 
 
+@dataclass
+class Trained:
+    """A network to train that is no `Diffuser`, or not all of one: what the training loop sees of it."""
+
+    net: torch.nn.Module
+    passes: dict[str, int]
+
+
 class EMA:
     """Exponential moving average of the weights; decay(step) = min(limit, 1 - (1 + step/inv_gamma)^-power)."""
 
@@ -118,7 +126,7 @@ class EMA:
 
 
 def train(
-    model: Diffuser,
+    model: Diffuser | Trained,
     method: Method,
     batches: Callable[[int], Iterator[Batch]],
     settings,
@@ -134,7 +142,7 @@ def train(
     """
     from tqdm import tqdm
 
-    parameters = [p for p in model.net.parameters() if p.requires_grad]
+    parameters, buffers = [p for p in model.net.parameters() if p.requires_grad], list(model.net.buffers())
     if settings.gradient_checkpointing:
         model.net.enable_gradient_checkpointing()
     optimizer = torch.optim.AdamW(
@@ -147,7 +155,7 @@ def train(
         first, history = saved["step"], saved["history"]
         model.passes.update(saved["passes"])
         method.load_state_dict(saved["method"])
-        _restore(parameters, saved["parameters"])
+        _restore(parameters + buffers, saved["parameters"] + saved["buffers"])
         optimizer.load_state_dict(saved["optimizer"])
         if ema:
             _restore(ema.average, saved["ema"])
@@ -187,6 +195,7 @@ def train(
         if (step + 1) % save_every == 0 and step + 1 < settings.steps:
             scratch.save_checkpoint({
                 "step": step + 1, "history": history, "passes": model.passes, "parameters": parameters,
+                "buffers": buffers,
                 "optimizer": optimizer.state_dict(), "ema": ema.average if ema else [], "method": method.state_dict(),
             })  # fmt: skip
     if ema:

@@ -24,7 +24,7 @@ class TextBase(Settings):
     pool: Positive = 32768  # pictures encoded once and drawn from while training the denoiser
     autoencoder: Training
     denoiser: Training
-    judge_steps: Positive = 6000
+    judge: Training = Training(steps=6000, lr=2e-3, batch=128, betas=(0.9, 0.999), decay="cosine")
     gate: TextGate = TextGate()
 
 class ClassGate(Settings):
