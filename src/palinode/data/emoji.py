@@ -23,7 +23,7 @@ SHA256 = {
     "stickers.npy": "533c1913faf31551b7cb3784cff691a190c5f39ed9ba1dbce6961b35bcf25e17",
 }
 FOLDER = Path("data/emoji")
-SCALE, TURN, SHIFT = (0.75, 1.0), 12.0, 0.09  # of the drawing's size; degrees and share of the width, either way
+SCALE, TURN, SHIFT = (0.88, 1.0), 6.0, 0.03  # of the drawing's size; degrees and share of the width, either way
 
 
 @dataclass(frozen=True)
