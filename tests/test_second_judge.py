@@ -1,0 +1,20 @@
+"""The tool that checks the judge of scenes with another one."""
+
+import numpy as np
+import second_judge
+
+from palinode import contact
+
+
+def test_tiles_are_the_pictures_of_a_sheet(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    contact.write_png(tmp_path / "sheet.png", contact.sheet(images, columns=3))
+    assert np.array_equal(second_judge.tiles(tmp_path / "sheet.png"), images)
+
+
+def test_a_probe_learns_what_is_linear_and_scales_its_features():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 600)
+    x = np.eye(3)[labels] * [1, 100, 0.01] + generator.normal(size=(600, 3)) * [0.05, 5, 0.0005]
+    probe = second_judge.Probe(x[:400], labels[:400])
+    assert (probe(x[400:]) == labels[400:]).mean() > 0.98

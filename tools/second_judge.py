@@ -1,0 +1,94 @@
+"""Check the judge of captioned scenes with a second, independent one: python tools/second_judge.py BASE.
+
+Ridge regression from the features of an ImageNet network (extra `efficientnet`) to thing and style, fitted on pictures
+of an augmentation stream of its own. Writes results/second-judge-<base>.json: its accuracy on held-out pictures, and on
+the pictures that the base drew for its gate how often the two judges agree, and how often each sees what was asked for.
+Outside the graph: it says something about the judge and feeds no other number.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from palinode import judge as judge_files
+from palinode import params
+from palinode.data import emoji
+from palinode.data.captions import STYLES
+from palinode.data.scenes import World
+from palinode.errors import UserError
+from palinode.io import write_json
+from palinode.metrics import features
+from palinode.metrics.record import share
+from palinode.models import to_images, to_model
+from palinode.scene_judge import SceneJudge, Stream
+from palinode.stage import main
+
+HEADS = ("concept", "style")
+FIT, HELD, RIDGE = 40, 8, 1.0  # batches of 256; penalty on standardised features
+
+
+class Probe:
+    """A linear classifier: weights [D + 1, classes] on standardised features [N, D]."""
+
+    def __init__(self, x: np.ndarray, labels: np.ndarray):
+        self.mean, self.std = x.mean(0), x.std(0) + 1e-6
+        a, targets = self._standardised(x), np.eye(labels.max() + 1)[labels]
+        self.weights = np.linalg.solve(a.T @ a + RIDGE * np.eye(a.shape[1]), a.T @ targets)
+
+    def _standardised(self, x: np.ndarray) -> np.ndarray:
+        return np.hstack([(x - self.mean) / self.std, np.ones((len(x), 1))])
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Classes, int [N]."""
+        return (self._standardised(x) @ self.weights).argmax(1)
+
+
+def stream_features(network: features.Backbone, stream: Stream, batches: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Features [N, D] of a stream's pictures, and their classes of thing and style."""
+    parts = [stream(step) for step in range(batches)]
+    images = np.concatenate([to_images(part.images) for part in parts])
+    return network.features(images), [torch.cat([getattr(part, head) for part in parts]).numpy() for head in HEADS]
+
+
+def tiles(path: Path, side: int = 32, gap: int = 1) -> np.ndarray:
+    """The pictures of a contact sheet, uint8 [N, side, side, 3]."""
+    from PIL import Image
+
+    sheet = np.asarray(Image.open(path).convert("RGB"))
+    rows, columns = (length // (side + gap) for length in sheet.shape[:2])
+    grid = sheet.reshape(rows, side + gap, columns, side + gap, 3).transpose(0, 2, 1, 3, 4)
+    return grid[:, :, :side, :side].reshape(rows * columns, side, side, 3)
+
+
+def run(base: str) -> None:
+    networks, reasons = features.available(None)
+    if features.EfficientNetLite0.name not in networks:
+        raise UserError(reasons[features.EfficientNetLite0.name])
+    network = networks[features.EfficientNetLite0.name]
+    world, others = World.read(), emoji.read_drawings(emoji.FOLDER, "others.npy")
+    key = (params.load().root_seed, "second judge", base)
+    x, labels = stream_features(network, Stream(world, others, 256, (*key, "fit")), FIT)
+    probes = [Probe(x, some) for some in labels]
+    x, labels = stream_features(network, Stream(world, others, 256, (*key, "held"), held=True), HELD)
+    held = [share(int((probe(x) == truth).sum()), len(truth)) for probe, truth in zip(probes, labels, strict=True)]
+
+    folder = Path("models") / base
+    drawn = tiles(folder / "gate/concepts.png")
+    with torch.inference_mode():
+        first = [logits.argmax(1).numpy() for logits in judge_files.load(folder / "judge", SceneJudge)(to_model(drawn))]
+    second = [probe(network.features(drawn)) for probe in probes]
+    asked = np.divmod(np.arange(len(drawn)), len(STYLES))
+    found = {}
+    for i, head in enumerate(HEADS):
+        one, two, truth = first[i], second[i], asked[i]
+        pairs = {"agree": one == two, "first_right": one == truth, "second_right": two == truth}
+        found[head] = {"held_out": held[i]}
+        found[head] |= {what: share(int(hit.sum()), len(hit)) for what, hit in pairs.items()}
+    write_json(Path(f"results/second-judge-{base}.json"), found)
+    for head, values in found.items():
+        print(head, ", ".join(f"{what} {v['value']:.1%} [{v['lo']:.1%}, {v['hi']:.1%}]" for what, v in values.items()))
+
+
+if __name__ == "__main__":
+    main(run)
