@@ -22,6 +22,7 @@ def run(base: str) -> None:
         model, key = text_to_image.load(folder / "base", device()), (settings.root_seed, base)
         scores = probe.measure(model, [prompt.text for prompt in asked], settings, key, scratch.folder)
         metrics = roc.table(scores, asked, probe.score_costs(settings.detectors, settings.steps), settings.generations)
+        metrics["settings"] = {key: getattr(settings, key) for key in ("generations", "steps", "guidance")}
         for score, found in metrics["scores"].items():
             value = found["all"]["auc"]["value"]
             auc = found["all"]["auc"]["reason"] if value is None else f"AUC {value:.3f}"
