@@ -1,5 +1,6 @@
 """What prompt-side detectors ask of a model: noise predictions with and without the prompt, for batches of prompts."""
 
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,9 @@ class Probe:
         """(J_0 v, J_c v), the derivatives of the pair along v, [N, C, h, w]."""
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward-mode derivative
+        # The fused kernels have no forward-mode derivative; the warning is of a deprecated call inside torch.
+        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
             _, product = torch.func.jvp(lambda x: torch.cat(self.pair(x, t)), (x_t,), (v,))
         without, along = product.chunk(2)
         return without, along
