@@ -70,6 +70,7 @@ def test_kinds_are_evaluated_apart_and_together():
     assert found["verbatim"]["auc"]["value"] == 1 and found["verbatim"]["auc"]["n"] == 140
     assert found["template"]["auc"]["value"] == pytest.approx(100 / 120)
     assert found["all"]["auc"]["value"] == pytest.approx((1 + 100 / 120) / 2)
+    assert found["controls"]["auc"]["value"] == 0.5 and found["ordinary"]["auc"]["value"] == 1
     entry = found["all"]["auc"]
     assert entry["lo"] < entry["value"] < entry["hi"] and entry["interval"] == "bootstrap" and entry["n"] == 160
     assert found["all"]["tpr_below"]["value"] == 0.5

@@ -14,7 +14,13 @@ from palinode.memorization.prompts import KINDS, Prompt
 from palinode.metrics import record
 
 FPR = 0.01
-GROUPS = {"all": ("verbatim", "template"), "verbatim": ("verbatim",), "template": ("template",)}  # positives
+GROUPS = {  # kinds of prompts that are told apart
+    "all": ("verbatim", "template", "control", "ordinary"),
+    "verbatim": ("verbatim", "control", "ordinary"),
+    "template": ("template", "control", "ordinary"),
+    "controls": ("verbatim", "template", "control"),
+    "ordinary": ("verbatim", "template", "ordinary"),
+}
 
 
 def roc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -54,9 +60,9 @@ def _take(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     return np.take_along_axis(values, index[:, None], axis=1)[:, 0]
 
 
-def labelled(prompts: list[Prompt], positives: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(index, positive): the prompts of those kinds and all that nothing is memorised under."""
-    chosen = [i for i, prompt in enumerate(prompts) if prompt.kind in positives or KINDS[prompt.kind] is False]
+def labelled(prompts: list[Prompt], group: str) -> tuple[np.ndarray, np.ndarray]:
+    """(index, positive) of the prompts in a group of GROUPS; positive: memorised."""
+    chosen = [i for i, prompt in enumerate(prompts) if prompt.kind in GROUPS[group]]
     return np.array(chosen, int), np.array([bool(KINDS[prompts[i].kind]) for i in chosen], bool)
 
 
@@ -78,8 +84,8 @@ def evaluate(scores: np.ndarray, prompts: list[Prompt]) -> dict:
     Intervals: bootstrap of positives and negatives, each by themselves, with the same draws for every score.
     """
     found = {}
-    for group, kinds in GROUPS.items():
-        index, positive = labelled(prompts, kinds)
+    for group in GROUPS:
+        index, positive = labelled(prompts, group)
         found[group] = {name: record.to_entry(metric) for name, metric in statistics(scores[index], positive).items()}
     return found | {"held_out": held_out(scores, prompts)}
 
@@ -104,7 +110,7 @@ def held_out(scores: np.ndarray, prompts: list[Prompt]) -> dict:
     {threshold, accuracy, tpr, fpr}, the last two with Wilson's intervals, or {reason}. The halves go by a hash of the
     prompt. The threshold maximises 1 - (FPR + FNR) / 2, which is what accuracy means here.
     """
-    index, positive = labelled(prompts, GROUPS["all"])
+    index, positive = labelled(prompts, "all")
     second = np.array([seeds.derive("half", prompts[i].text) % 2 for i in index], bool)
     for half in (~second, second):
         if reason := missing(positive[half]):

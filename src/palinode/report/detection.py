@@ -10,11 +10,18 @@ from palinode.memorization import roc
 from palinode.memorization.prompts import KINDS, Prompt
 from palinode.report import plots
 
-HEADS = ("AUC", "AUC, verbatim", "AUC, template", "TPR at FPR < 1 %", "TPR closest to 1 % FPR",
-         "accuracy, other half", "passes a prompt")  # fmt: skip
-CELLS = (("all", "auc"), ("verbatim", "auc"), ("template", "auc"), ("all", "tpr_below"), ("all", "tpr_closest"))
+CELLS = {  # column -> group and statistic
+    "AUC": ("all", "auc"),
+    "AUC, verbatim": ("verbatim", "auc"),
+    "AUC, template": ("template", "auc"),
+    "AUC against controls": ("controls", "auc"),
+    "AUC against ordinary": ("ordinary", "auc"),
+    "TPR at FPR < 1 %": ("all", "tpr_below"),
+    "TPR closest to 1 % FPR": ("all", "tpr_closest"),
+}
+HEADS = (*CELLS, "accuracy, other half", "passes a prompt")
 GROUPS = {  # of the histograms: label -> kinds, colour
-    "memorised": (roc.GROUPS["all"], plots.BLUE),
+    "memorised": (("verbatim", "template"), plots.BLUE),
     "control": (("control",), plots.ORANGE),
     "ordinary": (("ordinary",), plots.GREY),
     "unlabelled": (("unlabelled",), plots.GREEN),
@@ -30,15 +37,15 @@ def views(bases: list[str], root: Path) -> list[dict]:
 def view(name: str, folder: Path) -> dict:
     metrics = io.read_json(folder / "metrics.json")
     asked, scores = read_scores(folder / "scores.csv")
-    reasons = {entry["reason"] for found in metrics["scores"].values()
-               for entry in (*(found[group][key] for group, key in CELLS), found["held_out"]) if "reason" in entry}
+    entries = [entry for found in metrics["scores"].values()
+               for entry in (*(found[group][key] for group, key in CELLS.values()), found["held_out"])]
     return {
         "name": name,
         "heads": HEADS,
         "counts": ", ".join(f"{count} {kind}" for kind, count in metrics["prompts"].items()),
         "settings": ", ".join(f"{key} {value}" for key, value in metrics["settings"].items()),
         "rows": [(score, cells(found)) for score, found in metrics["scores"].items()],
-        "reasons": sorted(reasons),
+        "reasons": sorted({entry["reason"] for entry in entries if "reason" in entry}),
         "hardest": hardest(metrics["scores"], asked, scores),
         "figure": figure(name, asked, scores),
     }  # fmt: skip
@@ -46,7 +53,7 @@ def view(name: str, folder: Path) -> dict:
 
 def cells(found: dict) -> list[tuple[str, str] | None]:
     """One line of the table: (value, interval or details) under each of HEADS; None where there is no value."""
-    line = [estimate(found[group][key]) for group, key in CELLS]
+    line = [estimate(found[group][key]) for group, key in CELLS.values()]
     held, jvps = found["held_out"], found["jvps"]
     details = "" if "reason" in held else ", ".join(
         f"{name} {held[key]['value']:.2f} of {held[key]['n']}" for name, key in (("TPR", "tpr"), ("FPR", "fpr"))
@@ -89,7 +96,7 @@ def hardest(found: dict, asked: list[Prompt], scores: dict[str, np.ndarray]) -> 
 
 def figure(name: str, asked: list[Prompt], scores: dict[str, np.ndarray]) -> str:
     """ROC curves, then a histogram of each score with one outline a kind of prompts -> inline SVG."""
-    index, positive = roc.labelled(asked, roc.GROUPS["all"])
+    index, positive = roc.labelled(asked, "all")
     down = -(-(len(scores) + 1) // ACROSS)
     colours = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.GREY)
     with plots.figure(10.4, 2.5 * down, nrows=down, ncols=ACROSS, squeeze=False) as (fig, axes):
