@@ -102,6 +102,7 @@ def test_one_detector_is_one_file_and_others_do_not_rerun_for_it(project, tmp_pa
         ("generations", "many", r"detection.generations: .*'many'"),
         ("steps", 9, r"detection.steps: .*10 \(got 9\)"),
         ("seeds", 3, "detection.seeds: unknown parameter"),
+        ("prompts", "mine.csv", r"detection.prompts: .*'\^data/' \(got 'mine.csv'\)"),
     ],
 )
 def test_wrong_parameters_end_the_first_stage(project, tmp_path, key, value, words):

@@ -11,7 +11,8 @@ class Detection(Settings):
     """Which text-to-image bases to search for memorised prompts, and how. Defaults: Wen et al. (arXiv 2407.21720)."""
 
     bases: list[str] = []
-    prompts: str | None = None  # CSV with columns prompt and kind, in data/; none: the captions with known ground truth
+    # CSV with columns prompt and kind, in data/, which DVC watches; none: the captions whose ground truth is known
+    prompts: Annotated[str, Field(pattern="^data/")] | None = None
     generations: Positive = 4  # noises a prompt
     steps: Annotated[Int, Field(ge=10)] = 50  # DDIM; the longest prefix that is scored by itself has 10
     guidance: Rate = 7.5
