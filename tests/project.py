@@ -30,6 +30,7 @@ PARAMETERS = {
     "concept": {"tasks": [], "rows": []},
     "classes": {"bases": [], "oracles": []},
     "text": {"bases": [], "oracles": []},
+    "detection": {"bases": []},
     "runtime": {"device": "cpu", "threads": 1},
     "rows": {
         "naive": {"method": "naive_deletion", "paper": "naive", "lr": 1e-3, "steps": 4},

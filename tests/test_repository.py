@@ -16,7 +16,7 @@ from project import repository_files
 
 ROOT = Path(__file__).resolve().parents[1]
 # The direction of the data flow; a module never reaches a later one, directly or through helpers.
-LAYERS = ["params", "data", "models", "methods", "training", "sampling", "metrics", "report"]
+LAYERS = ["params", "data", "models", "methods", "training", "sampling", "metrics", "memorization", "report"]
 # Fragments, so that this file does not hold what it forbids.
 HOSTS = ["py" + "pi.org", "python" + "hosted.org", "registry.npm" + "js", "deb.deb" + "ian.org", "ana" + "conda.org",
          "download.py" + "torch", "crates" + ".io", "index" + "-url", "find" + "-links"]

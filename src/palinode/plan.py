@@ -14,9 +14,14 @@ from palinode.params import Params, Training
 
 
 def write_all(params: Params, root: Path, folder: Path) -> None:
-    """Write the plan of every stage of `params` into `folder`; UserError when a row's method or options are wrong."""
+    """Write the plan of every stage of `params` into `folder`.
+
+    UserError when a row's method or options, a detector or the list of prompts for it are wrong.
+    """
     from palinode import methods
 
+    if params.detection.bases:
+        _check_detection(params, root)
     for name, script, extra, settings in _stages(params):
         if script in ("unlearn", "unlearn_concept"):
             row = name.split("/")[1]
@@ -25,6 +30,16 @@ def write_all(params: Params, root: Path, folder: Path) -> None:
                 raise UserError(f"data.rows: {row!r} needs an anchor, which the family `data` has not")
         code = fingerprint.of(root / "stages" / f"{script}.py", root / "src", extra) if script else {}
         write_json(folder / f"{name.replace('/', '-')}.json", {"settings": settings, "code": code})
+
+
+def _check_detection(params: Params, root: Path) -> None:
+    """Now, rather than after hours of training."""
+    from palinode.memorization import detectors, prompts
+
+    for name in params.detection.detectors:
+        detectors.check(name, params.detection.generations, "detection.detectors: ")
+    if params.detection.prompts:
+        prompts.read(root / params.detection.prompts)
 
 
 def _stages(params: Params):
@@ -70,6 +85,10 @@ def _stages(params: Params):
         yield f"pretrain-text-{name}", "pretrain_text", (), common | {key: base[key] for key in keys}
         yield f"judge-scenes-{name}", "judge_scenes", (), common | {"training": base["judge"]}
         yield f"gate-text-{name}", "gate_text", (), common | {"gate": base["gate"]}
+    for name in params.detection.bases:
+        settings = params.detection.model_dump(exclude={"bases"})
+        modules = tuple(f"palinode.memorization.detectors.{detector}" for detector in settings["detectors"])
+        yield f"detect-{name}", "detect", modules, {"root_seed": params.root_seed, "task": name} | settings
     for name in params.concept.tasks:
         families[name] = "concept"
         for stage in _concept_stages(params, name):
@@ -79,6 +98,7 @@ def _stages(params: Params):
                 rows_shown.setdefault(name, {})[row] = stage[3] | {"paper": params.rows[row].paper}
     report = {"root_seed": params.root_seed, "families": families, "tasks": rows_shown, "seeds": params.seeds}
     report["bases"] = [[name, "class"] for name in params.classes.bases] + [[n, "text"] for n in params.text.bases]
+    report["detected"] = params.detection.bases
     yield "report", "report", (), report
 
 

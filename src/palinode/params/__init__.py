@@ -10,6 +10,7 @@ from pydantic import ValidationError, model_validator
 from palinode.errors import UserError, one_line
 from palinode.params.bases import ClassBase, TextBase
 from palinode.params.concept import ConceptTask
+from palinode.params.detection import Detection
 from palinode.params.fields import Int, Positive, Rate, Settings, Training
 from palinode.params.tasks import Task
 
@@ -64,6 +65,7 @@ class Params(Settings):
     concept: ConceptFamily = ConceptFamily()
     classes: ClassFamily = ClassFamily()
     text: TextFamily = TextFamily()
+    detection: Detection = Detection()
     rows: dict[str, Row]
     tasks: dict[str, Task]
     concept_tasks: dict[str, ConceptTask] = {}
@@ -86,7 +88,7 @@ class Params(Settings):
                 for row in task.overrides:
                     if row not in self.rows:
                         raise ValueError(f"{kind}.{name}.overrides: {row!r} is not defined under `rows`")
-        for family, kind in (("text", "text_bases"), ("classes", "class_bases")):
+        for family, kind in (("text", "text_bases"), ("detection", "text_bases"), ("classes", "class_bases")):
             for name in getattr(self, family).bases:
                 if name not in getattr(self, kind):
                     raise ValueError(f"{family}.bases: {name!r} is not defined under `{kind}`")
@@ -103,6 +105,7 @@ class Params(Settings):
             if taken.count(name) > 1:
                 raise ValueError(f"{name!r} names two of the tasks and bases: they would share a folder")
         _check_list("seeds", self.seeds)
+        _check_list("detection.detectors", self.detection.detectors)
         return self
 
     def row(self, task: str, row: str) -> Row:

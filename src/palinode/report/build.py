@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from palinode import io
-from palinode.report import bases, claims, collect, page, plots, tables
+from palinode.report import bases, claims, collect, detection, page, plots, tables
 from palinode.report.collect import Task
 
 
@@ -16,7 +16,8 @@ def build(settings: dict, root: Path = Path(".")) -> str:
     results = claims.evaluate(tasks, root / "reference")
     contacts = {task.name: plots.contact(task) for task in tasks if task.family == "data"}
     base_views = bases.views(settings.get("bases", []), root)
-    html = page.render(tasks, results, root / "reference", contacts, base_views)
+    detected = detection.views(settings.get("detected", []), root)
+    html = page.render(tasks, results, root / "reference", contacts, base_views, detected)
     folder = root / "results"
     io.write_text(folder / "metrics.csv", collect.to_csv(collect.FIELDS, collect.tidy(tasks)))
     io.write_json(folder / "metrics.json", collect.headline(tasks))

@@ -15,11 +15,17 @@ SETTINGS = ("method", "paper", "lr", "steps", "options")  # columns of the setti
 
 
 def render(
-    tasks: list[Task], results: list[Result], folder: Path, contacts: dict[str, bytes], base_views: list[dict]
+    tasks: list[Task],
+    results: list[Result],
+    folder: Path,
+    contacts: dict[str, bytes],
+    base_views: list[dict],
+    detected: list[dict],
 ) -> str:
     """The page as HTML.
 
-    folder: of the reference tables; contacts: contact strips (PNG) of data tasks; base_views: as of `bases.views`.
+    folder: of the reference tables; contacts: contact strips (PNG) of data tasks; base_views, detected: as of
+    `bases.views` and `detection.views`.
     """
     import jinja2
 
@@ -38,6 +44,7 @@ def render(
         counts=verdict_counts(results),
         tasks=[view(task, papers, mapping, contacts.get(task.name)) for task in tasks],
         bases=[base | {"curves": _safe(base["curves"])} for base in base_views],
+        detected=[base | {"figure": _safe(base["figure"])} for base in detected],
         styles=STYLES,
         claim_tables=[(papers[name], reached[name]) for name in ordered],
         out_of_scope=[(papers[name], items) for name, items in grouped.items() if name not in reached],

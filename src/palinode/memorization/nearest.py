@@ -1,0 +1,66 @@
+"""Whether generated images copy training images, judged by distances to the nearest ones, in pixels.
+
+A fixed distance fails, because blank and blurred images are near to everything; both scores here are ratios.
+"""
+
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from palinode.errors import UserError
+
+ALPHA, NEIGHBOURS = 0.5, 50  # Carlini et al.; flagged when the score is below 1
+NN_FLAGGED = 1 / 3  # Yoon et al. 2023, Gu et al. 2023; flagged when the ratio is below
+
+
+def deduplicate(references: np.ndarray) -> np.ndarray:
+    """Each distinct image once, in order of first appearance; uint8 [N, H, W, C]. Near-duplicates stay."""
+    first = {image.tobytes(): i for i, image in reversed(list(enumerate(references)))}
+    return references[sorted(first.values())]
+
+
+def carlini_ratio(
+    images: np.ndarray, references: np.ndarray, alpha: float = ALPHA, n: int = NEIGHBOURS, chunk: int = 256
+) -> np.ndarray:
+    """l2(x, x_1) / (alpha mean of l2(x, y) over the n references y nearest to x), float64 [N]; a copy is below 1.
+
+    Carlini et al. 2023 (arXiv 2301.13188), section on CIFAR-10; l2 is the root mean squared difference, pixels in
+    [0, 1], x_1 the nearest reference. images, references: uint8 [N, H, W, C], the latter deduplicated first, since
+    copies of x_1 among the neighbours would hide it. With fewer than n references n is lowered, with a warning;
+    UserError for none.
+    """
+    references = deduplicate(references)
+    if len(references) < n:
+        warnings.warn(f"{len(references)} distinct reference images: n lowered from {n}", stacklevel=2)
+    near = nearest(images, references, min(n, len(references)), chunk)
+    mean = near.mean(1)
+    return np.divide(near[:, 0], alpha * mean, out=np.zeros(len(near)), where=mean > 0)
+
+
+def nn_ratio(images: np.ndarray, references: np.ndarray, chunk: int = 256) -> np.ndarray:
+    """l2 to the nearest over l2 to the second nearest of the deduplicated references, float64 [N] in [0, 1].
+
+    A copy is below NN_FLAGGED. UserError for fewer than two distinct references.
+    """
+    near = nearest(images, deduplicate(references), 2, chunk)
+    return near[:, 0] / near[:, 1]
+
+
+def nearest(images: np.ndarray, references: np.ndarray, count: int, chunk: int) -> np.ndarray:
+    """Root mean squared differences to the `count` nearest references, ascending, float64 [N, count].
+
+    Computed `chunk` images at a time and without matrix products, so that the distance to a copy is exactly 0.
+    """
+    if not 1 <= count <= len(references):
+        raise UserError(f"{len(references)} distinct reference image(s), at least {max(1, count)} wanted")
+    y, found = _flat(references), []
+    for part in _flat(images).split(chunk):
+        distance = torch.cdist(part, y, compute_mode="donot_use_mm_for_euclid_dist") / y.shape[1] ** 0.5
+        found.append(distance.topk(count, largest=False).values)
+    return torch.cat(found).double().numpy()
+
+
+def _flat(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images)).flatten(1).float() / 255
