@@ -5,6 +5,7 @@ what DVC tracks: editing one row's learning rate or one method's code changes th
 else, and the difference between two versions of a file says why a stage runs again.
 """
 
+import itertools
 from pathlib import Path
 
 from palinode import fingerprint
@@ -99,6 +100,8 @@ def _stages(params: Params):
     report = {"root_seed": params.root_seed, "families": families, "tasks": rows_shown, "seeds": params.seeds}
     report["bases"] = [[name, "class"] for name in params.classes.bases] + [[n, "text"] for n in params.text.bases]
     report["detected"] = params.detection.bases
+    attacked = itertools.product(params.robustness.tasks, ["base", "oracle", *params.robustness.rows])
+    report["attacked"] = [[*pair, params.robustness.attacks] for pair in attacked]
     yield "report", "report", (), report
 
 
@@ -122,3 +125,8 @@ def _concept_stages(params: Params, name: str):
         settings = {"method": row.method, "options": row.options, "trainable": row.trainable, "training": training}
         module = f"palinode.methods.{row.method}"
         yield f"unlearn-concept-{name}/{row_name}", "unlearn_concept", (module,), common | pair | settings
+    for attack in params.robustness.attacks if name in params.robustness.tasks else []:
+        chosen = getattr(params.robustness, attack)
+        settings = {"target": task.target, "sample": dump["sample"], "bootstrap": task.bootstrap}
+        settings |= {"budget": chosen.model_dump(), "training": chosen.training.model_dump(mode="json")}
+        yield f"{attack}-{name}", "attack_concept", (), common | settings

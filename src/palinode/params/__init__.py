@@ -12,6 +12,7 @@ from palinode.params.bases import ClassBase, TextBase
 from palinode.params.concept import ConceptTask
 from palinode.params.detection import Detection
 from palinode.params.fields import Int, Positive, Rate, Settings, Training
+from palinode.params.robustness import Robustness
 from palinode.params.tasks import Task
 
 __all__ = ["Params", "Row", "Task", "Training", "load"]
@@ -66,6 +67,7 @@ class Params(Settings):
     classes: ClassFamily = ClassFamily()
     text: TextFamily = TextFamily()
     detection: Detection = Detection()
+    robustness: Robustness = Robustness()
     rows: dict[str, Row]
     tasks: dict[str, Task]
     concept_tasks: dict[str, ConceptTask] = {}
@@ -100,6 +102,13 @@ class Params(Settings):
         for name, task in self.concept_tasks.items():
             if task.base not in self.text_bases | self.class_bases:
                 raise ValueError(f"concept_tasks.{name}.base: {task.base!r} is not defined under a kind of bases")
+        for kind in ("tasks", "rows", "attacks"):
+            chosen = getattr(self.robustness, kind)
+            if chosen or kind == "attacks":
+                _check_list(f"robustness.{kind}", chosen)
+            for name in chosen if kind != "attacks" else []:
+                if name not in getattr(self.concept, kind):
+                    raise ValueError(f"robustness.{kind}: {name!r} is not in the list `concept.{kind}`")
         taken = [*self.tasks, *self.concept_tasks, *self.text_bases, *self.class_bases]
         for name in taken:
             if taken.count(name) > 1:
