@@ -4,7 +4,8 @@ Settings are those of `out/plan/report.json`; the order of tasks and rows is the
 
     {"seeds": [0], "families": {"tshirt": "data"},
      "tasks": {"tshirt": {"siss-05": {"method": "siss", "paper": "siss_0.5" or null, "options": {...},
-                                      "training": {"lr": 2e-4, "steps": 150, "batch": 64, "accumulate": 1, ...}}}}}
+                                      "training": {"lr": 2e-4, "steps": 150, "batch": 64, "accumulate": 1, ...}}}},
+     "attacked": [["mnist-zero", "salun", ["relearn", "prefix"]]]}
 """
 
 import csv
@@ -142,19 +143,23 @@ def combine_replicates(parts: list[np.ndarray | None]) -> np.ndarray | None:
     return np.take_along_axis(stacked, drawn, axis=0).mean(axis=0)
 
 
-def read_cell(folder: Path, seed: int) -> Cell:
-    """Read one cell's evaluation; an `absent.txt` in `evaluation/` or `samples/` makes it an absent cell."""
+def read_cell(folder: Path, seed: int, attacks: tuple[str, ...] | list[str] = ()) -> Cell:
+    """Read one cell's evaluation, and its attacks; an `absent.txt` in `evaluation/` or `samples/` makes it an absent
+    cell."""
     for part in ("evaluation", "samples"):
         note = folder / part / "absent.txt"
         if note.exists():
             return Cell(seed, folder, absent=note.read_text(encoding="utf-8").strip())
-    paths = [folder / "evaluation" / name for name in ("metrics.json", "replicates.npz")]
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"cell {folder} is not evaluated: {path} is missing")
-    with np.load(paths[1], allow_pickle=False) as archive:
-        replicates = {name: archive[name] for name in archive.files}
-    return Cell(seed, folder, io.read_json(paths[0]), replicates)
+    entries, replicates = {}, {}
+    for part in ("evaluation", *(f"robustness/{attack}" for attack in attacks)):
+        paths = [folder / part / name for name in ("metrics.json", "replicates.npz")]
+        for path in paths:
+            if not path.exists():
+                raise UserError(f"cell {folder} is not evaluated: {path} is missing")
+        with np.load(paths[1], allow_pickle=False) as archive:
+            replicates |= {name: archive[name] for name in archive.files}
+        entries |= io.read_json(paths[0])
+    return Cell(seed, folder, entries, replicates)
 
 
 def add_cost(cell: Cell, settings: dict) -> None:
@@ -175,18 +180,25 @@ def add_cost(cell: Cell, settings: dict) -> None:
 
 def collect(settings: dict, root: Path = Path(".")) -> list[Task]:
     """Read every cell the settings name, under `root/out/cells`. A missing cell is a UserError that names it."""
-    tasks = []
+    tasks, attacks = [], attacked(settings)
     for task, wanted in settings["tasks"].items():
         cells = root / "out" / "cells" / task
         family = settings["families"][task]
-        rows = [Row(name, [read_cell(cells / name / "0", 0)]) for name in REFERENCE_ROWS[family]]
+        rows = [Row(name, [read_cell(cells / name / "0", 0, attacks.get((task, name), ()))])
+                for name in REFERENCE_ROWS[family]]
         for name, row in wanted.items():
-            read = [read_cell(cells / name / str(seed), seed) for seed in settings["seeds"]]
+            read = [read_cell(cells / name / str(seed), seed, attacks.get((task, name), ()))
+                    for seed in settings["seeds"]]
             for cell in read:
                 add_cost(cell, row)
             rows.append(Row(name, read, row))
         tasks.append(Task(task, family, settings["seeds"], rows, root))
     return tasks
+
+
+def attacked(settings: dict) -> dict[tuple[str, str], list[str]]:
+    """(task, row) -> the attacks on its cells."""
+    return {(task, row): attacks for task, row, attacks in settings.get("attacked", [])}
 
 
 def number(value: float | None) -> str:

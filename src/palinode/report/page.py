@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 from palinode.data.captions import STYLES
-from palinode.report import images, plots, tables
+from palinode.report import images, plots, robustness, tables
 from palinode.report.claims import VERDICTS, Result, read_mapping, read_tables
 from palinode.report.collect import Task
 
@@ -98,7 +98,7 @@ def view(task: Task, papers: dict[str, dict], mapping: dict, contact: bytes | No
     used = {cell.metrics[name]["interval"] for row in task.rows for cell in row.cells for name in cell.metrics}
     if any(len(row.cells) > 1 for row in task.rows):
         used.add("t")
-    curves = plots.curves(task)
+    curves, attacks = plots.curves(task), robustness.view(task, mapping)
     return (data_pictures(task, contact) if contact else concept_pictures(task)) | {
         "name": task.name,
         "family": task.family,
@@ -110,6 +110,7 @@ def view(task: Task, papers: dict[str, dict], mapping: dict, contact: bytes | No
         "intervals": ", ".join(text for kind, text in INTERVALS.items() if kind in used),
         "pareto": [_safe(svg) for front in plots.FRONTS[task.family] if (svg := plots.pareto(task, *front))],
         "curves": _safe(curves) if curves else None,
+        "attacks": attacks | {"figure": _safe(attacks["figure"])} if attacks else None,
         "settings_heads": ["row", *SETTINGS],
         "settings_rows": [(row.name, [setting((row.settings | row.settings["training"])[key]) for key in SETTINGS])
                           for row in unlearned],

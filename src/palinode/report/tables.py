@@ -100,8 +100,8 @@ def show_paper(value: float | None, column: Column) -> str:
 
 
 def show_interval(item: Estimate, column: Column) -> str:
-    """The 95 % interval as [lo, hi]; empty for an exact count."""
-    return "" if item.value is None or item.lo is None else f"[{show(item.lo, column)}, {show(item.hi, column)}]"
+    """The 95 % interval as [lo, hi], ∞ for an end that was not reached; empty for an exact count."""
+    return "" if item.value is None or item.lo is None else f"[{show(item.lo, column)}, {show(item.hi, column) or '∞'}]"
 
 
 def erased(row: Row) -> bool:
@@ -164,7 +164,7 @@ def full_table(task: Task) -> list[tuple[str, list[TableCell]]]:
         for item in (row.estimate(metric) for row in task.rows):
             numbers = (item.value, item.lo, item.hi)
             texts = ["" if value is None else f"{value:.4g}".replace("-", "−") for value in numbers]
-            cells.append(TableCell(texts[0], f"[{texts[1]}, {texts[2]}]" if texts[1] else "", "", item.reason))
+            cells.append(TableCell(texts[0], f"[{texts[1]}, {texts[2] or '∞'}]" if texts[1] else "", "", item.reason))
         rows.append((metric, cells))
     return rows
 
