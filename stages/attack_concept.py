@@ -30,12 +30,12 @@ def run(task: str, row: str, seed: str, attack: str) -> None:
     captions = Strata.from_json(read_json(data / "strata.json")).forget["T0"]
     asked = [conditional.prompt(caption.text, settings.kind) for caption in captions]
     look = ((settings.root_seed, task), settings.sample.guidance, settings.sample.steps)
-    inputs = [path(name), data / "training", data / "strata.json", data / "base", folder]
+    inputs = [path(name), data / "training", data / "strata.json", folder]
     with Scratch(f"{name}-{row}-{seed}", inputs) as scratch:
         model, training = conditional.load(folder, where), concept.load(data / "training")
         if row == "oracle":
-            base = conditional.load(data / "base", where)
-            training = dataclasses.replace(training, a=robustness.translated(training.a, base, model))
+            latents = robustness.translated(training.a, conditional.load(data / "base", where), model)
+            training = dataclasses.replace(training, a=latents)
         drawn, history = robustness.run(
             attack, model, training, settings, (settings.root_seed, task, attack, seed),
             lambda attacked: conditional_sampling.draw(attacked, asked, *look), scratch, f"{attack} {row}@{task}",

@@ -1,9 +1,12 @@
 """Attacks on unlearned concepts, at tiny size: what they train, what they leave alone, what they write."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import test_concept_stages as stages
 import torch
+import yaml
 from project import ROOT
 from test_concept_stages import parameters, prepare, run
 
@@ -13,6 +16,10 @@ from palinode.errors import UserError
 from palinode.io import read_array, read_json
 from palinode.metrics import concept as judged
 from palinode.metrics.robustness import returned
+from palinode.pretraining import Denoise
+from palinode.scratch import Scratch
+from palinode.settings import read
+from palinode.training import Trained, train
 
 work = stages.work  # the fixture
 TASKS = {"no-cat": "uce", "no-zero": "sa"}
@@ -28,10 +35,11 @@ def enabled(task: str, **changes) -> dict:
 
 def attacked(task: str, attack: str):
     """(base model, what unlearning trained on, the attack's settings)."""
-    from palinode.settings import read
+    return base(task), concept.load(Path("out/data") / task / "training"), read(f"{attack}-{task}")
 
-    data = concept.load(stages.Path("out/data") / task / "training")
-    return conditional.load(stages.Path("out/data") / task / "base"), data, read(f"{attack}-{task}")
+
+def base(task: str):
+    return conditional.load(Path("out/data") / task / "base")
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -68,24 +76,23 @@ def test_a_model_that_does_not_exist_is_absent(work):
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("attack", BUDGET)
-def test_the_loss_falls_and_only_what_is_attacked_moves(work, task, attack, tmp_path):
-    steps = {"steps": [100], "lr": 1e-2, "batch": 8}
+def test_the_loss_falls_and_only_what_is_attacked_moves(work, task, attack):
+    steps = {"steps": [40], "lr": 1e-2, "batch": 4}
     prepare([task], [TASKS[task]], enabled(task, **{attack: steps}))
     model, data, settings = attacked(task, attack)
     weights, key = [p.detach().clone() for p in model.net.parameters()], (1, task, attack, "0")
     face, net = robustness.ATTACKS[attack](model, settings, seeds.generator(*key, "init"))
     count = sum(p.numel() for p in net.parameters())
-    batches = robustness.TargetBatches(data.a, [data.prompts[i] for i in data.target.tolist()], face, 64, ("eval",))
-    denoise = robustness.Denoise(face)
+    batches = robustness.TargetBatches(data.a, [data.prompts[i] for i in data.target.tolist()], face, 32, ("eval",))
+    denoise = Denoise(face)
 
     def loss() -> float:
         with torch.no_grad():
-            return sum(float(denoise.losses(None, next(batches(step)))["x"]) for step in range(4))
+            return sum(float(denoise.losses(None, next(batches(step)))["x"]) for step in range(2))
 
-    first, scratch = loss(), robustness.Scratch("attack", [])
-    with scratch:
-        training, label = settings.training, "test"
-        robustness.train(robustness.Trained(net, face.passes), denoise, batches, training, scratch, label)
+    first = loss()
+    with Scratch("attack", []) as scratch:
+        train(Trained(net, face.passes), denoise, batches, settings.training, scratch, "test")
     assert loss() < first
     moved = [not torch.equal(a, b) for a, b in zip(weights, model.net.parameters(), strict=True)]
     assert any(moved) == (attack == "relearn")
@@ -95,7 +102,7 @@ def test_the_loss_falls_and_only_what_is_attacked_moves(work, task, attack, tmp_
 def test_free_embeddings_that_copy_words_change_nothing(work):
     """A prefix of the embeddings of "a picture of" is the prompt that begins so; a class's own vector is the class."""
     prepare(["no-cat", "no-zero"], ["sa"])
-    model, (plain, words) = attacked_base("no-cat"), (["a cat"], ["a picture of a cat"])
+    model, (plain, words) = base("no-cat"), (["a cat"], ["a picture of a cat"])
     face = robustness.Prefixed(model, 3, seeds.generator("test"))
     longer = model.tokens(words)
     with torch.no_grad():
@@ -103,7 +110,7 @@ def test_free_embeddings_that_copy_words_change_nothing(work):
         assert torch.equal(face.condition(plain), model.condition(words))
         assert torch.equal(face.condition([""]), model.condition([""])), "guidance starts from the empty prompt"
         assert torch.equal(model.condition(plain), model.condition(plain))
-        model = attacked_base("no-zero")
+        model = base("no-zero")
         face, y, t = robustness.Revectored(model, 0), torch.tensor([0, 1, 10]), torch.tensor([5, 5, 5])
         x = torch.randn(3, *model.shape, generator=seeds.generator("test"))
         before = model.predict(x, t, y)
@@ -111,10 +118,6 @@ def test_free_embeddings_that_copy_words_change_nothing(work):
         face.vectors.zero_()
         changed = (face.predict(x, t, y) != before).flatten(1).any(1)
         assert changed.tolist() == [True, False, False] and torch.equal(model.predict(x, t, y), before)
-
-
-def attacked_base(task: str):
-    return conditional.load(stages.Path("out/data") / task / "base")
 
 
 def test_a_prefix_that_does_not_fit_is_refused(work):
@@ -130,13 +133,13 @@ def test_a_killed_attack_gives_the_same_bytes(work, attack, monkeypatch):
     run("attack_concept", "no-zero", "base", "0", attack)
     folder = work / "out/cells/no-zero/base/0/robustness"
     whole = {path.name: path.read_bytes() for path in (folder / attack).iterdir()}
-    stages_run, seen = robustness.TargetBatches.__call__, []
+    batches, seen = robustness.TargetBatches.__call__, []
 
     def dying(self, step):
         seen.append(step)
-        if seen.count(30) == 1 and step == 30:
+        if step == 30 and seen.count(30) == 1:
             raise KeyboardInterrupt
-        return stages_run(self, step)
+        return batches(self, step)
 
     monkeypatch.setattr(robustness.TargetBatches, "__call__", dying)
     (folder / attack).rename(work / "kept")
@@ -150,11 +153,11 @@ def test_a_killed_attack_gives_the_same_bytes(work, attack, monkeypatch):
 
 def test_an_autoencoder_of_its_own_gets_latents_of_its_own(work):
     prepare(["no-cat"], ["uce"], enabled("no-cat"))
-    base, data, _ = attacked("no-cat", "relearn")
-    other = conditional.load(stages.Path("out/data/no-cat/base"))
-    other.vae.register_to_config(scaling_factor=2 * base.vae.config.scaling_factor)
+    model, data, _ = attacked("no-cat", "relearn")
+    other = base("no-cat")
+    other.vae.register_to_config(scaling_factor=2 * model.vae.config.scaling_factor)
     with torch.no_grad():
-        again, images = robustness.translated(data.a, base, other), base.decode(data.a).clamp(-1, 1)
+        again, images = robustness.translated(data.a, model, other), model.decode(data.a).clamp(-1, 1)
         assert torch.allclose(again, other.encode(images), atol=1e-5) and again.shape == data.a.shape
 
 
@@ -188,8 +191,6 @@ def test_what_never_returns_has_a_reason():
     ({"relearn": {"vectors": 3}}, "robustness.relearn.vectors: unknown parameter"),
 ])  # fmt: skip
 def test_wrong_parameters_are_named(tmp_path, changes, words):
-    import yaml
-
     file = tmp_path / "params.yaml"
     file.write_text(yaml.safe_dump(enabled("no-zero", **changes)))
     with pytest.raises(UserError, match=words) as raised:
