@@ -30,7 +30,7 @@ def prune(settings: dict) -> None:
             shutil.rmtree(cell)
     attacks = attacked(settings)
     for folder in CELLS.glob("*/*/*/robustness/*"):
-        if folder.name not in attacks.get(tuple(folder.parts[-5:-3]), ()):
+        if folder.name not in attacks[folder.parts[-5:-3]]:
             shutil.rmtree(folder)
     for folder in [*CELLS.glob("*/*/*/robustness"), *CELLS.glob("*/*"), *CELLS.glob("*")]:
         if folder.is_dir() and not any(folder.iterdir()):

@@ -63,7 +63,7 @@ def test_the_table_has_shares_by_step_and_when_the_target_is_back(attacked):
     assert cells["base"][3][0] == "0" and cells["salun"][3] == ("20", "[5, ∞]")
     assert cells["salun"][1] == ("30", "[15, 52]")
     assert cells["uce"][3] == ("> 20", "") and cells["uce"][6] == ("> 40", "")
-    assert shown["budgets"][1] == ("Prefix", "pictures 256, steps [40], lr 0.01, batch 16")
+    assert shown["budgets"]["Prefix"] == {"pictures": 256, "steps": [40], "lr": 0.01, "batch": 16}
     svg = shown["figure"]
     assert svg.startswith("<svg") and ">Relearning<" in svg and ">oracle<" not in svg
 
@@ -73,6 +73,7 @@ def test_the_page_and_the_csv_have_it(attacked):
     build.build(settings, root)
     html, records = (root / "report/index.html").read_text(), (root / "results/metrics.csv").read_text()
     assert html.count("Gone, or only hard to reach?") == 1 and "[5, ∞]" in html and "lower bound" in html
+    assert "Prefix: pictures 256, steps [40], lr 0.01, batch 16." in html
     assert "concept,mnist-zero,uce,all,target_relearn_20,0.2,0.08" in records
     assert "relearn_steps,,,,0,none,the target is not back within 20 steps" in records
 

@@ -128,5 +128,6 @@ def _concept_stages(params: Params, name: str):
     for attack in params.robustness.attacks if name in params.robustness.tasks else []:
         chosen = getattr(params.robustness, attack)
         settings = {"target": task.target, "sample": dump["sample"], "bootstrap": task.bootstrap}
-        settings |= {"budget": chosen.model_dump(), "training": chosen.training.model_dump(mode="json")}
+        training = Training(steps=chosen.steps[-1], lr=chosen.lr, batch=chosen.batch).model_dump(mode="json")
+        settings |= {"budget": chosen.model_dump(), "training": training}
         yield f"{attack}-{name}", "attack_concept", (), common | settings

@@ -1,23 +1,21 @@
 """Two small attacks on a model that should have forgotten: is the target gone, or only hard to reach?
 
 relearn: fine-tune all weights of the denoiser on the target's pictures. prefix: leave every weight as it is and
-optimise a few free embeddings in front of the target's prompts, one set for all prompts. Both minimise the denoising
-loss
+optimise a few free embeddings in front of the target's prompts, one set for all prompts. Both minimise
 
-    min E_{x of the target} E_{t,eps} ||eps - eps_theta(x_t, t, c)||^2
+    E_{x of the target} E_{t,eps} ||eps - eps_theta(x_t, t, c)||^2
 
-over theta or over what c is made of. The second is UnlearnDiffAtk's objective (section 6 of the DoCo digest) with free
-embeddings in the place of words of the vocabulary, an upper bound on what words of that number can do; unlike there,
-nothing is optimised for a single prompt, and no judge says when to stop. A class has no prompt: our analogue is one
-free vector in the place of the target's class embedding. It is told from the target's pictures alone, so what the
-retrained model draws with it is what the vector taught, not what the model knew.
+over theta or over what c is made of. The second is UnlearnDiffAtk's objective (DoCo digest, section 6) with free
+embeddings for words, an upper bound on what as many words can do; unlike there, nothing is fitted to a single prompt
+and no judge says when to stop. A class has no prompt: our analogue is a free vector for the target's class embedding.
+What the retrained model draws with it is what the pictures taught the vector, not what the model knew.
 
-The attacker knows weights, pictures and prompts that unlearning was given, and never sees the judge or the noise that
-the judged pictures start from. The budget is small: what comes back is a lower bound on what an attacker can get.
+Attackers have weights, pictures and prompts that unlearning was given, and never see the judge or the noise of judged
+pictures. Their budget is small: what comes back is a lower bound on what an attacker can get.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -44,10 +42,9 @@ class Prefixed(TextToImage):
     def __init__(self, model: TextToImage, count: int, generator: torch.Generator):
         parts = (model.vae, model.text_encoder, model.tokenizer, model.precision)
         super().__init__(model.net, model.schedule, model.config, *parts)
-        table = model.text_encoder.get_input_embeddings().weight
-        chosen = torch.randint(len(table), (count,), generator=generator).to(table.device)
-        self.vectors = torch.nn.Parameter(table.detach()[chosen].clone())
-        self.start = self.tokenizer.bos_token_id
+        self.words, self.start = model.text_encoder.get_input_embeddings(), model.tokenizer.bos_token_id
+        chosen = torch.randint(self.words.num_embeddings, (count,), generator=generator).to(model.device)
+        self.vectors = torch.nn.Parameter(self.words.weight.detach()[chosen].clone())
 
     def tokens(self, prompts: list[str]) -> Tensor:
         """Token ids, int64 [B, L]; further start tokens, which no prompt has, keep the prefix's places.
@@ -55,32 +52,22 @@ class Prefixed(TextToImage):
         UserError for a prompt that is too long with the prefix.
         """
         ids, count = super().tokens(prompts), len(self.vectors)
-        room = ids.new_full((len(ids), count), self.start)
         for prompt in prompts:
-            needed, longest = len(self.tokenizer(prompt).input_ids) + count, ids.shape[1]
-            if prompt != self.nothing and needed > longest:
-                reason = f"needs {needed} tokens with the prefix, the text encoder takes {longest}"
-                raise UserError(f"robustness.prefix.vectors: the prompt {prompt!r} {reason}")
-        longer = torch.cat([ids[:, :1], room, ids[:, 1 : ids.shape[1] - count]], 1)
+            if prompt != self.nothing and len(self.tokenizer(prompt).input_ids) + count > ids.shape[1]:
+                raise UserError(f"robustness.prefix.vectors: no room for {count} before the prompt {prompt!r}")
+        longer = torch.cat([ids[:, :1].repeat(1, 1 + count), ids[:, 1 : ids.shape[1] - count]], 1)
         empty = torch.tensor([prompt == self.nothing for prompt in prompts], device=ids.device)
         return torch.where(empty[:, None], ids, longer)
 
     def states(self, given: Tensor) -> Tensor:
-        """As of a model without a prefix, [B, L, D]."""
-
-        def place(ids: Tensor) -> Tensor:
-            position = torch.arange(ids.shape[1], device=ids.device) - 1
-            return torch.where((ids == self.start) & (position >= 0), position, -1)
-
-        with looked_up(self.vectors, self.text_encoder.get_input_embeddings(), place):
+        position = torch.arange(given.shape[1], device=given.device) - 1
+        place = torch.where((given == self.start) & (position >= 0), position, -1)
+        with looked_up(self.vectors, self.words, place):
             return super().states(given)
 
 
 class Revectored(ClassConditional):
-    """A class-conditional model with a free vector in the place of one class's embedding.
-
-    vectors: Parameter [1, D], at first that embedding.
-    """
+    """A class-conditional model with a free vector for one class. vectors: Parameter [1, D], at first its embedding."""
 
     def __init__(self, model: ClassConditional, target: int):
         super().__init__(model.net, model.schedule, model.config, model.precision)
@@ -88,55 +75,33 @@ class Revectored(ClassConditional):
         self.vectors = torch.nn.Parameter(model.net.class_embedding.weight.detach()[[target]].clone())
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        with looked_up(self.vectors, self.net.class_embedding, lambda y: (y == self.target).long() - 1):
+        with looked_up(self.vectors, self.net.class_embedding, (condition == self.target).long() - 1):
             return super().predict(x_t, t, condition)
 
 
-@contextmanager
-def looked_up(vectors: Tensor, layer: torch.nn.Module, place: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Meanwhile an embedding layer looks up vectors[place(ids)] wherever place(ids) is not negative."""
-
-    def replace(_, inputs: tuple[Tensor], embedded: Tensor) -> Tensor:
-        index = place(inputs[0])
-        return torch.where((index < 0)[..., None], embedded, vectors[index.clamp_min(0)])
-
-    handle = layer.register_forward_hook(replace)
-    try:
-        yield
-    finally:
-        handle.remove()
+def looked_up(vectors: Tensor, layer: torch.nn.Module, place: Tensor) -> AbstractContextManager:
+    """Meanwhile an embedding layer, asked for ids, gives vectors[place] wherever place, of their shape, is not -1."""
+    found, given = vectors[place.clamp_min(0)], (place >= 0)[..., None]
+    return layer.register_forward_hook(lambda _, ids, embedded: torch.where(given, found, embedded))
 
 
-def relearn(model: Diffuser, settings, generator: torch.Generator) -> tuple[Diffuser, torch.nn.Module]:
-    """(the model, what of it trains): all weights of the denoiser."""
-    _freeze(model)
-    return model, model.net.requires_grad_(True)
-
-
-def prefix(model: Diffuser, settings, generator: torch.Generator) -> tuple[Diffuser, torch.nn.Module]:
-    """(the model as it is attacked, what trains): free embeddings alone. settings: target, budget.vectors."""
-    _freeze(model)
-    if isinstance(model, TextToImage):
-        attacked = Prefixed(model, settings.budget.vectors, generator)
-    else:
-        attacked = Revectored(model, settings.target)
-    return attacked, torch.nn.ParameterList([attacked.vectors])
-
-
-ATTACKS = {"relearn": relearn, "prefix": prefix}
-
-
-def _freeze(model: Diffuser) -> None:
-    for part in (model.net, model.text_encoder) if isinstance(model, TextToImage) else (model.net,):
+def prepared(attack: str, model: Diffuser, settings, generator: torch.Generator) -> tuple[Diffuser, torch.nn.Module]:
+    """(the model under attack, what of it trains). settings: target, budget.vectors."""
+    text = isinstance(model, TextToImage)
+    for part in (model.net, model.text_encoder) if text else (model.net,):
         part.requires_grad_(False)
+    if attack == "relearn":
+        return model, model.net.requires_grad_(True)
+    face = Prefixed(model, settings.budget.vectors, generator) if text else Revectored(model, settings.target)
+    return face, torch.nn.ParameterList([face.vectors])
 
 
 class TargetBatches:
-    """Batches of the target's pictures x [N, ...] with prompts that say so, drawn with replacement; a step's batch
-    depends on its number alone."""
+    """Batches of the target's pictures with prompts that say so; a step's batch depends on its number alone."""
 
-    def __init__(self, x: Tensor, prompts: list, model: Diffuser, size: int, key: tuple):
-        self.x, self.total, self.size, self.key, self.device = x, len(model.schedule), size, key, model.device
+    def __init__(self, data: ConceptData, model: Diffuser, size: int, key: tuple):
+        self.x, self.total, self.size, self.key, self.device = data.a, len(model.schedule), size, key, model.device
+        prompts = [data.prompts[i] for i in data.target.tolist()]
         self.given = model.tokens(prompts) if isinstance(model, TextToImage) else model.condition(prompts)
 
     def __call__(self, step: int) -> Iterator[ConditionalBatch]:
@@ -148,33 +113,19 @@ class TargetBatches:
 
 
 def run(
-    attack: str,
-    model: Diffuser,
-    data: ConceptData,
-    settings,
-    key: tuple,
-    draw: Callable[[Diffuser], np.ndarray],
-    scratch: Scratch,
-    label: str,
+    attack: str, model: Diffuser, data: ConceptData, settings, key: tuple, draw: Callable, scratch: Scratch, label: str
 ) -> tuple[np.ndarray, list[dict]]:
-    """Attack a model (in place): (pictures drawn before the first step and after each of budget.steps, uint8
-    [1 + S, N, H, W, C]; the history of `train`).
+    """Attack a model, in place: (what `draw` draws with it before the first step and after each of budget.steps, uint8
+    [1 + S, N, H, W, C]; the history of `train`). UserError as `Prefixed.tokens`.
 
-    attack: a key of ATTACKS; settings: budget and training (`params.robustness.Attack`), target; key: of all randomness
-    but the pictures'; draw: the pictures that are judged. UserError as `Prefixed.tokens`.
+    settings: budget (`params.robustness`), training, target; key: of all randomness but that of `draw`.
     """
-    attacked, net = ATTACKS[attack](model, settings, seeds.generator(*key, "init"))
-    prompts = [data.prompts[i] for i in data.target.tolist()]
-    batches = TargetBatches(data.a, prompts, attacked, settings.training.batch, key)
-    watch = Watch(attacked, draw, scratch)
-
-    def some(step: int) -> None:
-        if step in settings.budget.steps:
-            watch(step)
-
+    face, net = prepared(attack, model, settings, seeds.generator(*key, "init"))
+    batches = TargetBatches(data, face, settings.training.batch, key)
+    trained, watch = Trained(net, face.passes), Watch(face, draw, scratch)
     watch(0)
-    trained = Trained(net, attacked.passes)
-    history = train(trained, Denoise(attacked), batches, settings.training, scratch, label, some)
+    history = train(trained, Denoise(face), batches, settings.training, scratch, label,
+                    lambda step: watch(step) if step in settings.budget.steps else None)  # fmt: skip
     return watch.drawn, history
 
 
@@ -183,5 +134,4 @@ def translated(latents: Tensor, base: Diffuser, model: Diffuser) -> Tensor:
     """The base's latents [N, ...] in the space of another model, since an oracle has an autoencoder of its own."""
     if not isinstance(model, TextToImage):
         return latents
-    parts = latents.split(64)
-    return torch.cat([encoded(model, base.decode(part.to(base.device)).clamp(-1, 1)) for part in parts])
+    return torch.cat([encoded(model, base.decode(some.to(base.device)).clamp(-1, 1)) for some in latents.split(64)])

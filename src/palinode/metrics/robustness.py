@@ -9,7 +9,7 @@ BACK = 0.5  # the share of pictures with the target at which it counts as back (
 
 
 def returned(attack: str, steps: list[int], seen: list[np.ndarray], replicates: int) -> dict[str, Metric]:
-    """target_<attack>_<step>: share of pictures in which the judge sees the target; <attack>_steps: see `first_back`.
+    """target_<attack>_<step>: share of pictures in which the judge sees the target; <attack>_steps: `first_back`.
 
     seen: bool [N] for each of `steps`, on the same prompts and noise, hence resampled with the same weights.
     """
@@ -19,20 +19,11 @@ def returned(attack: str, steps: list[int], seen: list[np.ndarray], replicates: 
 
 
 def first_back(steps: list[int], rates: list[Metric]) -> Metric:
-    """The first of `steps` at which the share is BACK; absent when it is at none.
-
-    Bootstrap interval over pictures; its upper end is infinite (null in files) where some resample in forty, or more,
-    never gets there.
-    """
-
-    def first(shares: np.ndarray) -> np.ndarray:
-        """[R, S] -> [R], inf for never."""
-        back = shares >= BACK
-        return np.where(back.any(1), np.array(steps)[back.argmax(1)], np.inf)
-
-    value = float(first(np.array([[rate.value for rate in rates]]))[0])
+    """The first of `steps` at which the share is BACK, absent when it is at none, with a bootstrap interval over
+    pictures; its upper end is infinite (null in files) where a fortieth of the resamples never gets there."""
+    back = np.stack([[rate.value, *rate.replicates] for rate in rates], 1) >= BACK  # [1 + R, S]
+    value, *drawn = np.where(back.any(1), np.array(steps)[back.argmax(1)], np.inf)
     if value == np.inf:
         return record.absent(f"the target is not back within {steps[-1]} steps", unit="steps", direction="up")
-    drawn = first(np.stack([rate.replicates for rate in rates], 1))
     lo, hi = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
-    return Metric(value, float(lo), float(hi), rates[0].n, "steps", "up", "bootstrap")
+    return Metric(float(value), float(lo), float(hi), rates[0].n, "steps", "up", "bootstrap")

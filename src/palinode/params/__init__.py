@@ -102,11 +102,8 @@ class Params(Settings):
         for name, task in self.concept_tasks.items():
             if task.base not in self.text_bases | self.class_bases:
                 raise ValueError(f"concept_tasks.{name}.base: {task.base!r} is not defined under a kind of bases")
-        for kind in ("tasks", "rows", "attacks"):
-            chosen = getattr(self.robustness, kind)
-            if chosen or kind == "attacks":
-                _check_list(f"robustness.{kind}", chosen)
-            for name in chosen if kind != "attacks" else []:
+        for kind in ("tasks", "rows"):
+            for name in getattr(self.robustness, kind):
                 if name not in getattr(self.concept, kind):
                     raise ValueError(f"robustness.{kind}: {name!r} is not in the list `concept.{kind}`")
         taken = [*self.tasks, *self.concept_tasks, *self.text_bases, *self.class_bases]

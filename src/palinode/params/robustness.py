@@ -1,51 +1,34 @@
-"""Attacks on unlearned concepts."""
+"""Attacks on unlearned concepts. Learning rates are not searched for: a search would see the judge."""
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator
 
-from palinode.params.fields import Positive, Rate, Settings, Training
-
-
-class Attack(Settings):
-    """A budget, the same for every row. The learning rates are not searched for: a search would see the judge."""
-
-    steps: Annotated[list[Positive], Field(min_length=1)]  # after how many pictures are judged; the last one ends it
-    lr: Rate
-    batch: Positive = 16  # pictures a step
-
-    @field_validator("steps")
-    @classmethod
-    def _reached(cls, steps: list[int]) -> list[int]:
-        """The training loop stops for a look at every twentieth of its steps."""
-        if steps != sorted(set(steps)):
-            raise ValueError(f"must ascend (got {steps})")
-        unit = max(1, steps[-1] // 20)
-        for step in steps:
-            if step % unit:
-                raise ValueError(f"{step} is not a multiple of {unit}, a twentieth of the last")
-        return steps
-
-    @property
-    def training(self) -> Training:
-        """The same for the training loop."""
-        return Training(steps=self.steps[-1], lr=self.lr, batch=self.batch)
+from palinode.params.fields import Positive, Rate, Settings
 
 
-class Relearn(Attack):
-    """Fine-tune on the target's pictures."""
+def _reached(steps: list[int]) -> list[int]:
+    """Steps must ascend; the training loop stops for a look at every twentieth of the last."""
+    if not steps or steps != sorted(set(steps)):
+        raise ValueError(f"must ascend, and not be empty (got {steps})")
+    unit = max(1, steps[-1] // 20)
+    for step in steps:
+        if step % unit:
+            raise ValueError(f"{step} is not a multiple of {unit}, a twentieth of the last")
+    return steps
 
-    steps: Annotated[list[Positive], Field(min_length=1)] = [5, 10, 20, 50, 100]
+
+Steps = Annotated[list[Positive], AfterValidator(_reached)]  # after how many pictures are judged; the last ends it
+
+class Relearn(Settings):
+    steps: Steps = [5, 10, 20, 50, 100]
     lr: Rate = 1e-4
+    batch: Positive = 16
 
-
-class Prefix(Attack):
-    """Optimise free embeddings in front of the target's prompts. Number and learning rate: UnlearnDiffAtk's."""
-
-    steps: Annotated[list[Positive], Field(min_length=1)] = [200]
-    lr: Rate = 1e-2
+class Prefix(Relearn):
+    steps: Steps = [200]
+    lr: Rate = 1e-2  # this and the number are UnlearnDiffAtk's
     vectors: Positive = 3  # a class has one
-
 
 class Robustness(Settings):
     """Which tasks and rows of the family concept to attack, and how; base and oracle are attacked with them."""

@@ -11,6 +11,7 @@ Settings are those of `out/plan/report.json`; the order of tasks and rows is the
 import csv
 import io as textio
 import math
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,9 +144,8 @@ def combine_replicates(parts: list[np.ndarray | None]) -> np.ndarray | None:
     return np.take_along_axis(stacked, drawn, axis=0).mean(axis=0)
 
 
-def read_cell(folder: Path, seed: int, attacks: tuple[str, ...] | list[str] = ()) -> Cell:
-    """Read one cell's evaluation, and its attacks; an `absent.txt` in `evaluation/` or `samples/` makes it an absent
-    cell."""
+def read_cell(folder: Path, seed: int, attacks: list[str]) -> Cell:
+    """Read a cell's evaluation and attacks; an `absent.txt` in `evaluation/` or `samples/` makes it an absent cell."""
     for part in ("evaluation", "samples"):
         note = folder / part / "absent.txt"
         if note.exists():
@@ -184,11 +184,9 @@ def collect(settings: dict, root: Path = Path(".")) -> list[Task]:
     for task, wanted in settings["tasks"].items():
         cells = root / "out" / "cells" / task
         family = settings["families"][task]
-        rows = [Row(name, [read_cell(cells / name / "0", 0, attacks.get((task, name), ()))])
-                for name in REFERENCE_ROWS[family]]
+        rows = [Row(name, [read_cell(cells / name / "0", 0, attacks[task, name])]) for name in REFERENCE_ROWS[family]]
         for name, row in wanted.items():
-            read = [read_cell(cells / name / str(seed), seed, attacks.get((task, name), ()))
-                    for seed in settings["seeds"]]
+            read = [read_cell(cells / name / str(seed), seed, attacks[task, name]) for seed in settings["seeds"]]
             for cell in read:
                 add_cost(cell, row)
             rows.append(Row(name, read, row))
@@ -197,8 +195,8 @@ def collect(settings: dict, root: Path = Path(".")) -> list[Task]:
 
 
 def attacked(settings: dict) -> dict[tuple[str, str], list[str]]:
-    """(task, row) -> the attacks on its cells."""
-    return {(task, row): attacks for task, row, attacks in settings.get("attacked", [])}
+    """(task, row) -> the attacks on its cells; none for any other."""
+    return defaultdict(list, {(task, row): attacks for task, row, attacks in settings.get("attacked", [])})
 
 
 def number(value: float | None) -> str:
