@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from palinode import judge, models, params
+from palinode.errors import UserError
 from palinode.io import write_array, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -226,3 +227,11 @@ class Project:
         """Run one stage's command without DVC."""
         options = {"env": self.environment | {"PYTHONPATH": "src"}} | options
         return self.run(*self.command(script, *arguments), check=check, **options)
+
+
+def failed(project: Project, script: str, *arguments: str) -> str:
+    """The one line with which a stage fails."""
+    with pytest.raises(UserError) as raised:
+        project.call(script, *arguments)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)

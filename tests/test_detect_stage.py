@@ -8,11 +8,10 @@ import shutil
 
 import pytest
 from conftest import TEXT_MODEL, TEXT_SCHEDULER
-from project import PARAMETERS, ROOT, Project
+from project import PARAMETERS, ROOT, Project, failed
 
 from palinode import text_to_image
 from palinode.data.scenes import World
-from palinode.errors import UserError
 
 PROMPTS = """prompt,kind
 a cat,ordinary
@@ -40,13 +39,6 @@ def project(tmp_path_factory) -> Project:
     text_to_image.save(base, made.folder / "models/mini/base")
     made.call("plan")
     return made
-
-
-def failed(project: Project, script: str, *arguments: str) -> str:
-    with pytest.raises(UserError) as raised:
-        project.call(script, *arguments)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 @pytest.mark.filterwarnings("ignore:the text encoder does not know")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TEXT_MODEL, TEXT_SCHEDULER
-from project import PARAMETERS, ROOT, Project
+from project import PARAMETERS, ROOT, Project, failed
 from test_resume import kill
 
 from palinode import conditional_sampling, judge, scene_judge, text_gate, text_to_image
@@ -151,13 +151,6 @@ def project(tmp_path_factory) -> Project:
     shutil.copytree(DATA, made.folder / "data/emoji")
     made.call("plan")
     return made
-
-
-def failed(project: Project, script: str, *arguments: str) -> str:
-    """The reason why a stage fails."""
-    with pytest.raises(UserError) as raised:
-        project.call(script, *arguments)
-    return str(raised.value)
 
 
 def test_the_stages_train_a_base_and_refuse_what_is_not_good_enough(project, world):
