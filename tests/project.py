@@ -32,6 +32,7 @@ PARAMETERS = {
     "classes": {"bases": [], "oracles": []},
     "text": {"bases": [], "oracles": []},
     "detection": {"bases": []},
+    "robustness": {"tasks": [], "rows": [], "attacks": []},
     "runtime": {"device": "cpu", "threads": 1},
     "rows": {
         "naive": {"method": "naive_deletion", "paper": "naive", "lr": 1e-3, "steps": 4},
