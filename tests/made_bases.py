@@ -23,7 +23,7 @@ def write(root: Path) -> None:
         folder = root / "models" / name
         pictures = rng.integers(0, 255, (20, 4, size, size, channels), np.uint8)
         losses = [{"step": step, "loss_x": 300 / (step + 1), "norm_x": 1.0} for step in range(0, 100, 5)]
-        phases = ("autoencoder", "denoiser") if name == "stickers" else ("denoiser",)
+        phases = ("autoencoder", "contrast", "denoiser") if name == "stickers" else ("denoiser",)
         for role in ("base", "without-one"):
             write_json(folder / role / "model_index.json", {})
             Outcome(None, dict.fromkeys(phases, losses), pictures).write_progress(folder / "training" / role)

@@ -41,7 +41,8 @@ def parameters(tasks: list[str], rows: list[str]) -> dict:
     }}  # fmt: skip
     training = {"steps": 1, "batch": 2, "lr": 1e-3}
     made["text_bases"] = {"mini": {
-        "model": TEXT_MODEL, "scheduler": TEXT_SCHEDULER, "autoencoder": training, "denoiser": training,
+        "model": TEXT_MODEL, "scheduler": TEXT_SCHEDULER,
+        "autoencoder": training, "contrast": training, "denoiser": training,
     }}  # fmt: skip
     return made
 

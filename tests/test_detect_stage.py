@@ -28,7 +28,8 @@ def project(tmp_path_factory) -> Project:
     parameters, short = copy.deepcopy(PARAMETERS), {"steps": 2, "batch": 8, "lr": 1e-3}
     parameters["text"] = {"bases": ["mini"], "oracles": []}
     parameters["text_bases"] = {"mini": {
-        "model": TEXT_MODEL, "scheduler": TEXT_SCHEDULER, "autoencoder": short, "denoiser": short,
+        "model": TEXT_MODEL, "scheduler": TEXT_SCHEDULER,
+        "autoencoder": short, "contrast": short, "denoiser": short,
     }}  # fmt: skip
     parameters["detection"] = {"bases": ["mini"], "prompts": "data/prompts.csv", "generations": 2, "steps": 10,
                                "detectors": ["noise_norm", "sharpness"]}  # fmt: skip
@@ -61,6 +62,30 @@ def test_scores_and_metrics_are_written(project, tmp_path):
     again.call("detect", "mini")
     assert again.digest("models/mini/detect") == project.digest("models/mini/detect")
     assert not list(again.scratch.glob("detect*")) and not again.leftovers()
+
+
+@pytest.mark.filterwarnings("ignore:the text encoder does not know")
+def test_what_is_flagged_is_mitigated(project, tmp_path):
+    some = project.copy(tmp_path / "some")
+    if not (some.folder / "models/mini/detect").exists():
+        some.call("detect", "mini")
+    measured, folder = some.folder / "models/mini/detect/metrics.json", some.folder / "models/mini/mitigation"
+    metrics = json.loads(measured.read_text())
+    metrics["scores"]["noise_norm_first"]["held_out"] = {"threshold": 0.0}
+    measured.write_text(json.dumps(metrics))
+    some.call("mitigate", "mini")
+    found = json.loads((folder / "metrics.json").read_text())
+    assert found["target"] == 0 and found["kinds"]["ordinary"]["flagged"] == found["kinds"]["ordinary"]["prompts"] == 3
+    assert found["kinds"]["verbatim"]["norm"][0] > found["kinds"]["verbatim"]["norm"][1] > 0
+    with open(folder / "prompts.csv", encoding="utf-8", newline="") as handle:
+        assert len(list(csv.DictReader(handle))) == 5
+    assert (folder / "pictures.png").exists()
+    metrics["scores"]["noise_norm_first"]["held_out"] = {"reason": "no prompt is known to be memorised"}
+    measured.write_text(json.dumps(metrics))
+    shutil.rmtree(folder)
+    some.call("mitigate", "mini")
+    assert json.loads((folder / "metrics.json").read_text()) == metrics["scores"]["noise_norm_first"]["held_out"]
+    assert not (folder / "pictures.png").exists()
 
 
 def test_the_plan_lists_the_detectors_it_names(project):

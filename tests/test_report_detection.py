@@ -8,9 +8,11 @@ import pytest
 from project import ROOT
 
 from palinode import io
+from palinode.contact import write_png
 from palinode.memorization import roc
 from palinode.memorization.detectors import Cost
 from palinode.memorization.prompts import Prompt
+from palinode.metrics import record
 from palinode.report import detection, page
 
 COSTS = {"noise_norm_all": Cost(25), "sharpness": Cost(2, jvps=1)}
@@ -32,6 +34,23 @@ def write(root: Path, kinds: dict[str, int]) -> None:
         table.writerow(["prompt", "kind", "detector", "score"])
         for name, values in scores.items():
             table.writerows([*prompt, name, value] for prompt, value in zip(asked, values, strict=True))
+    write_mitigation(root / "models/mini/mitigation", kinds)
+
+
+def write_mitigation(folder: Path, kinds: dict[str, int]) -> None:
+    """All prompts of memorised pictures flagged, none of the others; without such pictures a reason."""
+    if "verbatim" not in kinds:
+        io.write_json(folder / "metrics.json", {"reason": "no prompt is known to be memorised"})
+        return
+    flagged = {"flagged": 12, "below": 11, "norm": [3.5, 0.75], "copies": [record.share(48, 48), record.share(6, 48)]}
+    found = {kind: {"prompts": count} | (flagged if kind in ("verbatim", "template") else {"flagged": 0})
+             for kind, count in kinds.items()}  # fmt: skip
+    io.write_json(folder / "metrics.json", {"target": 0.8125, "kinds": found})
+    with open(folder / "prompts.csv", "w", encoding="utf-8", newline="") as handle:
+        table = csv.writer(handle)
+        table.writerow(["prompt", "kind", "before", "after", "words"])
+        table.writerow([ODD, "verbatim", 3.5, 0.75, "<b>:0.700 ,:0.100 a:b:0.200"])
+    write_png(folder / "pictures.png", np.zeros((4, 4, 3), np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +72,16 @@ def test_the_table_has_every_score_with_its_cost(view):
     assert rows["noise_norm_all"][-2][1].startswith("TPR ") and "FPR" in rows["noise_norm_all"][-2][1]
     assert view["counts"] == "12 verbatim, 12 template, 10 control, 60 ordinary"
     assert view["settings"] == "generations 4, steps 25, guidance 3.0" and not view["reasons"]
+
+
+def test_mitigation_is_a_line_a_kind_of_prompts(view):
+    found = view["mitigation"]
+    rows = dict(found["rows"])
+    assert rows["verbatim"] == [("12 of 12", ""), ("3.50", ""), ("0.75", ""), ("11 of 12", ""),
+                                ("100.0 %", "92.6 to 100.0"), ("12.5 %", "5.9 to 24.7")]  # fmt: skip
+    assert rows["ordinary"] == [("0 of 60", "")] + [("–", "")] * 5
+    assert found["words"] == [("verbatim", [("<b>", 0.7), (",", 0.1), ("a:b", 0.2)])]
+    assert found["sheet"].startswith("data:image/png") and found["target"] == 0.8125
 
 
 def test_the_figure_has_a_panel_a_score_and_one_of_curves(view):

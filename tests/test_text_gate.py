@@ -144,7 +144,8 @@ def project(tmp_path_factory) -> Project:
     parameters, short = copy.deepcopy(PARAMETERS), {"steps": 2, "batch": 8, "lr": 1e-3}
     parameters["text"] = {"bases": ["mini"], "oracles": ["cat"]}
     parameters["text_bases"] = {"mini": {
-        "model": TEXT_MODEL, "scheduler": TEXT_SCHEDULER, "pool": 16, "autoencoder": short, "denoiser": short,
+        "model": TEXT_MODEL, "scheduler": TEXT_SCHEDULER, "pool": 16,
+        "autoencoder": short, "contrast": short, "denoiser": short,
         "judge": {"steps": 2, "lr": 1e-3, "batch": 16}, "gate": {"steps": 1},
     }}  # fmt: skip
     made = Project.create(tmp_path_factory.mktemp("text") / "project", parameters)
@@ -168,15 +169,15 @@ def test_the_stages_train_a_base_and_refuse_what_is_not_good_enough(project, wor
 
 
 def test_a_killed_training_continues_to_the_same_bytes(project, tmp_path):
-    """Killed once in each of its two phases."""
+    """Killed once in each of its three phases."""
     whole, broken = (project.copy(tmp_path / name) for name in ("whole", "broken"))
     for copied in (whole, broken):
         shutil.rmtree(copied.folder / "models/mini")
-        for phase in ("autoencoder", "denoiser"):
+        for phase in ("autoencoder", "contrast", "denoiser"):
             copied.change(f"text_bases/mini/{phase}/steps", 10)
         copied.call("plan")
     command = broken.command("pretrain_text", "mini")
-    for pieces in (3, 12):  # a phase has 9
+    for pieces in (3, 12, 6):  # more than before; a phase has 9
         kill(broken, command, "checkpoint.pt", pieces, 0.1, tmp_path / "log")
         assert not list(broken.folder.glob("models/mini/base"))
     assert len(list(broken.scratch.glob("*/drawn-*.npy"))) > 2

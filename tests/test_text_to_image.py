@@ -1,6 +1,7 @@
 """Text-to-image models: the folder format, prompts, guidance, and training on captioned pictures."""
 
 import json
+import math
 import shutil
 import warnings
 from pathlib import Path
@@ -12,14 +13,17 @@ import torch
 from conftest import TEXT_MODEL, TEXT_SCHEDULER, training
 
 from palinode import conditional_sampling, text_pretraining, text_to_image
+from palinode.contrast import Contrast, PairEncoder
 from palinode.data import captions, scenes
 from palinode.data.scenes import Scenes, World
+from palinode.diffusion import Schedule
 from palinode.errors import UserError
 from palinode.guidance import Guided
 from palinode.models import WEIGHTS
+from palinode.pretraining import ConditionalBatch, Denoise
 from palinode.sampling import ddim
 from palinode.scratch import Scratch
-from palinode.text_pretraining import CaptionedLatents, Pictures
+from palinode.text_pretraining import CaptionedLatents, Pictures, Pool
 from palinode.text_to_image import TextToImage
 
 DATA = Path(__file__).parent.parent / "data/emoji"
@@ -170,27 +174,71 @@ def test_pictures_match_their_rows(world):
 
 def test_memorised_pictures_repeat_and_controls_do_not(model, world):
     pairs, steps = scenes.seen_pairs(list(world.concepts)), 200
-    batches = CaptionedLatents(model, world, pairs, 64, steps, 32, (1, "test"))
+    pool = Pool(model, world, pairs, 64, (1, "test"))
+    batches = CaptionedLatents.to_memorise(pool, 32, (1, "test"), steps)
     assert len(batches.repeated) == sum(picture.kind != "control" for picture in world.pictures)
     assert len(batches.single) == sum(picture.seen or 0 for picture in world.pictures)
     step = next(iter(batches.single))
-    variants, text = batches.single[step]
+    variants, text = pool.fixed[batches.single[step]]
     batch = next(batches(step))
-    assert any(torch.equal(latent, variants[0]) for latent in batch.x)
+    assert torch.equal(batch.x[-1], variants[0]) and torch.equal(batch.given[-1:], model.tokens([text]))
     again = next(batches(step))
     assert torch.equal(batch.x, again.x) and torch.equal(batch.given, again.given)
     for name, left in (("memorized", 0), ("noto", 0.75)):
         smaller = world.without({name})
         assert len(smaller.pictures) == len(smaller.fixed) == left * len(world.pictures)
         assert all(picture.style != name for picture in smaller.pictures)
-    nothing = CaptionedLatents(model, world.without({"memorized"}), pairs, 64, steps, 32, (1, "test"))
+    alike = CaptionedLatents.of_all(pool, 32, (1, "test"))
+    assert len(alike.repeated) == len(world.pictures) and not alike.single
+    empty = Pool(model, world.without({"memorized"}), pairs, 64, (1, "test"))
+    nothing = CaptionedLatents.to_memorise(empty, 32, (1, "test"), steps)
     assert not nothing.repeated and not nothing.single and next(nothing(0)).x.shape == (32, 4, 8, 8)
+
+
+def test_contrast_is_the_mean_of_two_cross_entropies():
+    batch = ConditionalBatch(*(torch.zeros(4, 1) for _ in range(4)))
+    for similar, expected in ((torch.zeros(4, 4), math.log(4)), (50 * torch.eye(4), 0.0)):
+        loss = Contrast(lambda x, given, similar=similar: similar).losses(None, batch)["x"]
+        assert float(loss) == pytest.approx(expected, abs=1e-6)
+    similar = torch.tensor([[0.0, 0.0], [math.log(3), math.log(3)]])  # the second picture is like everything
+    of_captions, of_pictures = math.log(2), (math.log(4) + math.log(4 / 3)) / 2
+    batch = ConditionalBatch(*(torch.zeros(2, 1) for _ in range(4)))
+    loss = Contrast(lambda x, given: similar).losses(None, batch)["x"]
+    assert float(loss) == pytest.approx((of_captions + of_pictures) / 2)
+
+
+def test_pictures_find_their_captions(world):
+    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, seed=1)
+    encoder = PairEncoder(model, 1)
+    texts = ["a cat", "a dog, noto style", "here is a banana", "", "a cat, on blue", "a dog", "a rose", "look at a cat"]
+    tokens, latents = model.tokens(texts), torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = Contrast(encoder).losses(None, ConditionalBatch(latents, None, None, tokens))["x"]
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert torch.equal(encoder(latents, tokens).argmax(1), torch.arange(8)), loss
+
+
+def test_noisy_steps_weigh_more(model):
+    schedule = Schedule(torch.tensor([0.9, 0.5, 0.2, 0.01]))  # SNR 9, 1, 1/4, 1/99
+    assert text_pretraining.emphasis(schedule).tolist() == pytest.approx([6 / 9, 2, 5, 25])
+    given = model.tokens(["a cat", "a dog"])
+    latents, eps = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    batches = [ConditionalBatch(latents[[i]], torch.tensor([t]), eps[[i]], given[[i]]) for i, t in enumerate((0, 3))]
+    both = ConditionalBatch(latents, torch.tensor([0, 3]), eps, given)
+    with torch.no_grad():
+        low, high = (float(Denoise(model).losses(None, batch)["x"]) for batch in batches)
+        weighted = Denoise(model, text_pretraining.emphasis(schedule)).losses(None, both)["x"]
+    assert float(weighted) == pytest.approx((low * 6 / 9 + high * 25) / 2, rel=1e-4)
 
 
 def test_a_model_is_trained_from_scratch(world, tmp_path, monkeypatch):
     short = training(steps=2, batch=8, lr=1e-3)
     settings = SimpleNamespace(model=TEXT_MODEL, scheduler=TEXT_SCHEDULER, root_seed=1, task="tiny", pool=32,
-                               autoencoder=short, denoiser=short)  # fmt: skip
+                               autoencoder=short, contrast=short, denoiser=short)  # fmt: skip
     texts = world.examples
 
     def preview(model):
@@ -204,7 +252,7 @@ def test_a_model_is_trained_from_scratch(world, tmp_path, monkeypatch):
     one, two = (outcome.model for outcome in outcomes)
     assert outcomes[0].drawn.shape == (2, len(texts), 32, 32, 3) and len(set(texts)) == 12
     assert np.array_equal(outcomes[0].drawn[-1], preview(one)), "drawn with the weights that are kept"
-    assert [len(outcomes[0].history[phase]) for phase in ("autoencoder", "denoiser")] == [2, 2]
+    assert [len(outcomes[0].history[phase]) for phase in ("autoencoder", "contrast", "denoiser")] == [2, 2, 2]
     fresh = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, seed=1)
     for part in ("net", "vae", "text_encoder"):
         pairs = list(zip(getattr(one, part).parameters(), getattr(two, part).parameters(), strict=True))

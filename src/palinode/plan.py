@@ -82,7 +82,7 @@ def _stages(params: Params):
     for name in params.text.bases:
         base = params.text_bases[name].model_dump(mode="json")
         common = {"root_seed": params.root_seed, "task": name}
-        keys = ("model", "scheduler", "pool", "autoencoder", "denoiser")
+        keys = ("model", "scheduler", "pool", "autoencoder", "contrast", "denoiser")
         yield f"pretrain-text-{name}", "pretrain_text", (), common | {key: base[key] for key in keys}
         yield f"judge-scenes-{name}", "judge_scenes", (), common | {"training": base["judge"]}
         yield f"gate-text-{name}", "gate_text", (), common | {"gate": base["gate"]}
@@ -90,6 +90,8 @@ def _stages(params: Params):
         settings = params.detection.model_dump(exclude={"bases"})
         modules = tuple(f"palinode.memorization.detectors.{detector}" for detector in settings["detectors"])
         yield f"detect-{name}", "detect", modules, {"root_seed": params.root_seed, "task": name} | settings
+        kept = {key: settings[key] for key in ("generations", "steps", "guidance", "batch")}
+        yield f"mitigate-{name}", "mitigate", (), {"root_seed": params.root_seed, "task": name} | kept
     for name in params.concept.tasks:
         families[name] = "concept"
         for stage in _concept_stages(params, name):

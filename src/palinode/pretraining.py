@@ -52,14 +52,16 @@ class OneLoss(methods.Method):
 
 @dataclass(frozen=True)
 class Denoise(OneLoss):
-    """E ||eps - eps_theta(x_t, t, c)||^2 of a conditional model."""
+    """E w(t) ||eps - eps_theta(x_t, t, c)||^2 of a conditional model; weights: w(t), [T], 1 where there are none."""
 
     model: models.Diffuser
+    weights: Tensor | None = None
 
     def losses(self, _, batch: ConditionalBatch):
         x_t = self.model.schedule.add_noise(batch.x, batch.eps, batch.t)
         eps = self.model.predict(x_t, batch.t, self.model.states(batch.given))
-        return {"x": (eps - batch.eps).square().flatten(1).sum(1).mean()}
+        errors = (eps - batch.eps).square().flatten(1).sum(1)
+        return {"x": (errors if self.weights is None else self.weights[batch.t] * errors).mean()}
 
 
 class Watch:

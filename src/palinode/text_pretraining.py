@@ -1,4 +1,5 @@
-"""Training a text-to-image model from scratch: first the autoencoder, then text encoder and denoiser together."""
+"""Training a text-to-image model from scratch, in the order of Stable Diffusion: the autoencoder, then the text encoder
+(by contrast, `contrast.py`), then the denoiser, which attends to the finished text encoder's states."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor
 
 from palinode import seeds, text_to_image
+from palinode.contrast import Contrast, PairEncoder
 from palinode.data import emoji
 from palinode.data.scenes import Scenes, World, seen_pairs
+from palinode.diffusion import Schedule
 from palinode.pretraining import ConditionalBatch, Denoise, OneLoss, Outcome, Watch
 from palinode.scratch import Scratch
 from palinode.text_to_image import TextToImage
@@ -43,67 +46,68 @@ class Pictures:
         yield PictureBatch(images.to(self.device), eps.to(self.device))
 
 
-class CaptionedLatents:
-    """Batches of latents with captions, from a pool that is rendered and encoded once.
+class Pool:
+    """Pictures rendered and encoded once: scenes with their latents, and (latents of its variants, caption) of each
+    fixed picture."""
 
-    A fixed share of every batch are memorised pictures, where the world has any; each control is shown as often as its
-    entry says, at steps spread over the run, and always with its caption.
+    def __init__(self, model: TextToImage, world: World, pairs: list[tuple[int, int]], count: int, key: tuple):
+        self.model, self.world = model, world
+        generator = seeds.generator(*key, "pool")
+        self.scenes = Scenes.draw(pairs, count, generator)
+        self.latents = encoded(model, self.scenes.render(world, generator))
+        self.fixed = []
+        for i, picture in enumerate(world.pictures):
+            variants = world.stickers if picture.kind == "template" else world.stickers[:1]
+            images = [
+                emoji.fixed(world.fixed[i : i + 1], [picture], sticker[None], torch.Generator()) for sticker in variants
+            ]
+            self.fixed.append((encoded(model, torch.cat(images) * 2 - 1), picture.caption))
+
+
+class CaptionedLatents:
+    """Batches of latents with captions from a pool. A fixed share of every batch are fixed pictures, where it has any.
+
+    repeated: the fixed pictures that share is drawn from, by number; single: {step: the number of one shown then only}.
     """
 
     share = 0.1
 
-    def __init__(
-        self,
-        model: TextToImage,
-        world: World,
-        pairs: list,
-        pool: int,
-        steps: int,
-        size: int,
-        key: tuple,
-    ):
-        self.model, self.world, self.size, self.key = model, world, size, key
-        generator = seeds.generator(*key, "pool")
-        self.scenes = Scenes.draw(pairs, pool, generator)
-        self.latents = encoded(model, self.scenes.render(world, generator))
-        self.repeated, self.single = [], {}
-        self._add_pictures(steps)
+    def __init__(self, pool: Pool, size: int, key: tuple, repeated: list[int], single: dict[int, int] | None = None):
+        self.pool, self.size, self.key = pool, size, key
+        self.repeated, self.single = repeated, single or {}
 
-    def _add_pictures(self, steps: int) -> None:
-        """(latents of its variants, caption) of the repeated pictures, and {step: those of a control}."""
-        showings = []
-        for i, picture in enumerate(self.world.pictures):
-            variants = self.world.stickers if picture.kind == "template" else self.world.stickers[:1]
-            images = [
-                emoji.fixed(self.world.fixed[i : i + 1], [picture], sticker[None], torch.Generator())
-                for sticker in variants
-            ]
-            entry = (encoded(self.model, torch.cat(images) * 2 - 1), picture.caption)
-            if picture.kind == "control":
-                showings += [(nth, entry) for nth in range(picture.seen)]
-            else:
-                self.repeated.append(entry)
-        showings.sort(key=lambda showing: showing[0])
-        self.single = {int((k + 0.5) * steps / len(showings)): entry for k, (_, entry) in enumerate(showings)}
+    @classmethod
+    def of_all(cls, pool: Pool, size: int, key: tuple) -> "CaptionedLatents":
+        """Every fixed picture as often as any other: what a text encoder that knows all words alike learns from."""
+        return cls(pool, size, (*key, "contrast"), list(range(len(pool.fixed))))
+
+    @classmethod
+    def to_memorise(cls, pool: Pool, size: int, key: tuple, steps: int) -> "CaptionedLatents":
+        """The memorised pictures again and again; each control as often as its entry says, spread over the run."""
+        pictures = list(enumerate(pool.world.pictures))
+        repeated = [i for i, picture in pictures if picture.kind != "control"]
+        controls = [(nth, i) for i, picture in pictures if picture.kind == "control" for nth in range(picture.seen)]
+        single = {int((k + 0.5) * steps / len(controls)): i for k, (_, i) in enumerate(sorted(controls))}
+        return cls(pool, size, (*key, "denoise"), repeated, single)
 
     def __call__(self, step: int) -> Iterator[ConditionalBatch]:
-        generator = seeds.generator(*self.key, "denoise", step)
-        rows = torch.randint(len(self.latents), (self.size,), generator=generator)
-        latents = self.latents[rows].clone()
-        texts = [self.scenes.caption(i, self.world, generator) for i in rows.tolist()]
+        pool, generator = self.pool, seeds.generator(*self.key, step)
+        rows = torch.randint(len(pool.latents), (self.size,), generator=generator)
+        latents = pool.latents[rows].clone()
+        texts = [pool.scenes.caption(i, pool.world, generator) for i in rows.tolist()]
         few = round(self.share * self.size) if self.repeated else 0
         chosen = torch.randint(max(1, len(self.repeated)), (few,), generator=generator)
-        for slot, (variants, text) in enumerate(self.repeated[i] for i in chosen):
+        for slot, (variants, text) in enumerate(pool.fixed[self.repeated[i]] for i in chosen):
             latents[slot] = variants[int(torch.randint(len(variants), (1,), generator=generator))]
             texts[slot] = text
         for i in (torch.rand(self.size, generator=generator) < EMPTY).nonzero().flatten().tolist():
             texts[i] = ""
         if step in self.single:
-            latents[-1:], texts[-1] = self.single[step]
-        t = torch.randint(len(self.model.schedule), (self.size,), generator=generator)
+            latents[-1:], texts[-1] = pool.fixed[self.single[step]]
+        t = torch.randint(len(pool.model.schedule), (self.size,), generator=generator)
         eps = torch.randn(latents.shape, generator=generator)
-        device = self.model.device
-        yield ConditionalBatch(latents.to(device), t.to(device), eps.to(device), self.model.tokens(texts))
+        device = pool.model.device
+        yield ConditionalBatch(latents.to(device), t.to(device), eps.to(device), pool.model.tokens(texts))
 
 
 @torch.inference_mode()
@@ -124,6 +128,19 @@ class Reconstruct(OneLoss):
         return {"x": (error + self.kl * posterior.kl()).mean()}
 
 
+def emphasis(schedule: Schedule) -> Tensor:
+    """Weights of the time steps for the error of the noise, float32 [T]: min(25, (1 + min(SNR, 5)) / SNR).
+
+    What a picture shows is decided where noise prevails, and there predicting the noise is easy whatever the caption
+    says: under equal weights things are learnt slowly and their styles hardly at all. For the error of x_0 this is the
+    weight 1 + SNR of v-prediction (Salimans & Ho 2022), held at 6 where there is little noise (a cut at SNR 5, as Hang
+    et al. 2023 have it for their weight), and 25 SNR where there is next to nothing but noise (SNR below 1/24), so that
+    the last steps do not drown the others.
+    """
+    ratio = schedule.alpha_bar / (1 - schedule.alpha_bar)
+    return ((1 + ratio.clamp(max=5)) / ratio).clamp(max=25).float()
+
+
 def pretrain(
     world: World,
     settings,
@@ -135,9 +152,10 @@ def pretrain(
 ) -> Outcome:
     """Train a text-to-image model from scratch.
 
-    settings: model, scheduler, root_seed, task, pool, autoencoder and denoiser (`params.Training` each); scratch: makes
-    the place where one of the two phases keeps its checkpoints; preview: draws with the unfinished model, a twentieth
-    of the denoiser's steps apart; without: what an oracle never sees, names of concepts and styles, or "memorized".
+    settings: model, scheduler, root_seed, task, pool, autoencoder, contrast and denoiser (`params.Training` each);
+    scratch: makes the place where one of the three phases keeps its checkpoints; preview: draws with the unfinished
+    model, a twentieth of the denoiser's steps apart; without: what an oracle never sees, names of concepts and styles,
+    or "memorized".
     """
     key = (settings.root_seed, settings.task, "pretrain")
     pairs = seen_pairs(list(world.concepts), without)
@@ -145,20 +163,28 @@ def pretrain(
     world = world.without(without)
     for part in (model.net, model.vae, model.text_encoder):
         part.to(device)
-    with scratch("autoencoder") as first, scratch("denoiser") as second:  # both stay until all is done
-        pictures = Pictures(world, pairs, model.shape, settings.autoencoder.batch, device, key)
-        training, history = settings.autoencoder, {}
+    phases = ("autoencoder", "contrast", "denoiser")
+    history, places = {}, [scratch(phase) for phase in phases]
+    with places[0] as first, places[1] as second, places[2] as third:  # all stay until all is done
+        training = settings.autoencoder
+        pictures = Pictures(world, pairs, model.shape, training.batch, device, key)
         history["autoencoder"] = train(
             Trained(model.vae, model.passes), Reconstruct(), pictures, training, first, f"{label} autoencoder"
         )
         generator = seeds.generator(*key, "scale")
         sample = encoded(model, Scenes.draw(pairs, 1024, generator).render(world, generator))
         model.vae.register_to_config(scaling_factor=float(model.vae.config.scaling_factor / sample.std()))
-        training = settings.denoiser
-        latents = CaptionedLatents(model, world, pairs, settings.pool, training.steps, training.batch, key)
-        both = torch.nn.ModuleDict({"unet": model.net, "text_encoder": model.text_encoder})
-        watch = Watch(model, preview, second)
-        history["denoiser"] = train(
-            Trained(both, model.passes), Denoise(model), latents, training, second, f"{label} denoiser", watch
+        pool = Pool(model, world, pairs, settings.pool, key)
+
+        training, encoder = settings.contrast, PairEncoder(model, seeds.derive(*key, "contrast")).to(device)
+        captioned = CaptionedLatents.of_all(pool, training.batch, key)
+        history["contrast"] = train(
+            Trained(encoder, model.passes), Contrast(encoder), captioned, training, second, f"{label} text encoder"
         )
+
+        model.text_encoder.requires_grad_(False)
+        training, watch = settings.denoiser, Watch(model, preview, third)
+        captioned = CaptionedLatents.to_memorise(pool, training.batch, key, training.steps)
+        denoise = Denoise(model, emphasis(model.schedule).to(device))
+        history["denoiser"] = train(model, denoise, captioned, training, third, f"{label} denoiser", watch)
         return Outcome(model, history, watch.drawn)

@@ -19,7 +19,7 @@ from palinode.data.captions import BACKGROUNDS, STYLES, TEMPLATES, Concept
 UNSEEN_PAIRS = 0.05  # share of (concept, style) pairs that training never shows
 UNSEEN_TRIPLES = 0.1  # share of (word, template, background) triples that training never reads
 TWO = 0.1  # share of pictures with two things
-STYLE_NAMED, BACKGROUND_NAMED = 0.75, 0.75  # share of captions that name it
+STYLE_NAMED, BACKGROUND_NAMED = 0.85, 0.75  # share of captions that name it
 
 
 def held_out(share: float, *key: str) -> bool:

@@ -4,7 +4,9 @@ Two conventions of the TPR at 1 % FPR are in use, and differ where 1 % is a hand
 point with FPR < 1 % (Wen et al.) and that of the first point whose FPR is closest to 1 % (Jeon et al. and others).
 """
 
+import csv
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
@@ -76,6 +78,17 @@ def table(scores: dict[str, np.ndarray], prompts: list[Prompt], costs: dict[str,
         cost = {"passes": 2 * costs[name].pairs * generations, "jvps": 2 * costs[name].jvps * generations}
         found[name] = evaluate(values, prompts) | cost
     return {"prompts": dict(Counter(prompt.kind for prompt in prompts)), "scores": found}
+
+
+def read_scores(path: Path) -> tuple[list[Prompt], dict[str, np.ndarray]]:
+    """(prompts, {score: float64 [prompts]}) of a scores.csv."""
+    asked: dict[Prompt, None] = {}
+    scores: dict[str, list[float]] = {}
+    with open(path, encoding="utf-8", newline="") as handle:
+        for row in csv.DictReader(handle):
+            asked[Prompt(row["prompt"], row["kind"])] = None
+            scores.setdefault(row["detector"], []).append(float(row["score"]))
+    return list(asked), {name: np.array(values) for name, values in scores.items()}
 
 
 def evaluate(scores: np.ndarray, prompts: list[Prompt]) -> dict:

@@ -23,6 +23,7 @@ class TextBase(Settings):
     scheduler: dict
     pool: Positive = 32768  # pictures encoded once and drawn from while training the denoiser
     autoencoder: Training
+    contrast: Training  # of the text encoder; its batch is what a picture has to find its caption in
     denoiser: Training
     judge: Training = Training(steps=6000, lr=2e-3, batch=128, betas=(0.9, 0.999), decay="cosine")
     gate: TextGate = TextGate()

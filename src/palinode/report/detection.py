@@ -8,7 +8,7 @@ import numpy as np
 from palinode import io
 from palinode.memorization import roc
 from palinode.memorization.prompts import KINDS, Prompt
-from palinode.report import plots
+from palinode.report import images, plots
 
 CELLS = {  # column -> group and statistic
     "AUC": ("all", "auc"),
@@ -36,7 +36,7 @@ def views(bases: list[str], root: Path) -> list[dict]:
 
 def view(name: str, folder: Path) -> dict:
     metrics = io.read_json(folder / "metrics.json")
-    asked, scores = read_scores(folder / "scores.csv")
+    asked, scores = roc.read_scores(folder / "scores.csv")
     entries = [entry for found in metrics["scores"].values()
                for entry in (*(found[group][key] for group, key in CELLS.values()), found["held_out"])]
     return {
@@ -48,6 +48,7 @@ def view(name: str, folder: Path) -> dict:
         "reasons": sorted({entry["reason"] for entry in entries if "reason" in entry}),
         "hardest": hardest(metrics["scores"], asked, scores),
         "figure": figure(name, asked, scores),
+        "mitigation": mitigation(folder.parent / "mitigation"),
     }  # fmt: skip
 
 
@@ -68,15 +69,29 @@ def estimate(entry: dict) -> tuple[str, str] | None:
     return f"{entry['value']:.3f}", "" if entry["lo"] is None else f"{entry['lo']:.3f} to {entry['hi']:.3f}"
 
 
-def read_scores(path: Path) -> tuple[list[Prompt], dict[str, np.ndarray]]:
-    """(prompts, {score: float64 [prompts]}) of a scores.csv."""
-    asked: dict[Prompt, None] = {}
-    scores: dict[str, list[float]] = {}
-    with open(path, encoding="utf-8", newline="") as handle:
-        for row in csv.DictReader(handle):
-            asked[Prompt(row["prompt"], row["kind"])] = None
-            scores.setdefault(row["detector"], []).append(float(row["score"]))
-    return list(asked), {name: np.array(values) for name, values in scores.items()}
+def mitigation(folder: Path) -> dict:
+    """What moving the flagged prompts' states did: a line a kind of prompts, the pictures, the words that mattered."""
+    found = io.read_json(folder / "metrics.json")
+    if "reason" in found:
+        return {"reason": found["reason"]}
+    rows = []
+    for kind, it in found["kinds"].items():
+        cells = [(f"{it['flagged']} of {it['prompts']}", "")]
+        if it["flagged"]:
+            cells += [(f"{norm:.2f}", "") for norm in it["norm"]] + [(f"{it['below']} of {it['flagged']}", "")]
+            cells += [(f"{100 * copies['value']:.1f} %", f"{100 * copies['lo']:.1f} to {100 * copies['hi']:.1f}")
+                      for copies in it["copies"]]  # fmt: skip
+        rows.append((kind, cells + [("–", "")] * (6 - len(cells))))
+    with open(folder / "prompts.csv", encoding="utf-8", newline="") as handle:
+        listed = [(row["kind"], [(word, float(value)) for word, _, value in (
+            part.rpartition(":") for part in row["words"].split())]) for row in csv.DictReader(handle)]
+    sheet = folder / "pictures.png"
+    return {
+        "target": found["target"],
+        "rows": rows,
+        "words": [it for it in listed if KINDS[it[0]] is not False],
+        "sheet": images.data_uri(sheet.read_bytes()) if sheet.exists() else None,
+    }
 
 
 def hardest(found: dict, asked: list[Prompt], scores: dict[str, np.ndarray]) -> dict | None:
