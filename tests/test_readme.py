@@ -1,6 +1,8 @@
 """README.md says what results/published/ and dvc.yaml say."""
 
 import json
+import re
+import textwrap
 from pathlib import Path
 
 import method_pages
@@ -104,3 +106,13 @@ def test_a_block_is_replaced_and_found_again():
     assert block(text, "x") == "new\n\nlines"
     with pytest.raises(UserError, match="`y` are missing"):
         readme.insert(text, "y", "")
+
+
+def test_its_python_draws_a_picture(monkeypatch):
+    """With diffusers alone, from the shipped base, on a CPU."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    *lines, last = textwrap.dedent(f"  {code.strip()}").splitlines()
+    monkeypatch.chdir(ROOT)
+    names: dict = {}
+    exec("\n".join(lines), names)
+    assert eval(last, names).size == (32, 32)

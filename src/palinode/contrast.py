@@ -2,7 +2,7 @@
 
 The states of a caption's end token and a small network's view of the latents are projected to one space, in which each
 picture of a batch has to find its own caption and each caption its own picture. Without it the denoiser would have to
-teach the text encoder, which takes many times as long: what noise is left to predict says little about words.
+teach the text encoder, which takes several times as long: what noise is left to predict says little about words.
 Captions that are alike in a batch, such as empty ones, count as wrong for each other's pictures, as in CLIP.
 """
 

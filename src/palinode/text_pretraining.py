@@ -132,8 +132,8 @@ def emphasis(schedule: Schedule) -> Tensor:
     """Weights of the time steps for the error of the noise, float32 [T]: min(25, (1 + min(SNR, 5)) / SNR).
 
     What a picture shows is decided where noise prevails, and there predicting the noise is easy whatever the caption
-    says: under equal weights things are learnt slowly and their styles hardly at all. For the error of x_0 this is the
-    weight 1 + SNR of v-prediction (Salimans & Ho 2022), held at 6 where there is little noise (a cut at SNR 5, as Hang
+    says: under equal weights things, and their styles above all, are learnt more slowly. For the error of x_0 this is
+    the weight 1 + SNR of v-prediction (Salimans & Ho 2022), held at 6 where there is little noise (a cut at SNR 5, as Hang
     et al. 2023 have it for their weight), and 25 SNR where there is next to nothing but noise (SNR below 1/24), so that
     the last steps do not drown the others.
     """
