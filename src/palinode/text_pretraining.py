@@ -133,9 +133,9 @@ def emphasis(schedule: Schedule) -> Tensor:
 
     What a picture shows is decided where noise prevails, and there predicting the noise is easy whatever the caption
     says: under equal weights things, and their styles above all, are learnt more slowly. For the error of x_0 this is
-    the weight 1 + SNR of v-prediction (Salimans & Ho 2022), held at 6 where there is little noise (a cut at SNR 5, as Hang
-    et al. 2023 have it for their weight), and 25 SNR where there is next to nothing but noise (SNR below 1/24), so that
-    the last steps do not drown the others.
+    the weight 1 + SNR of v-prediction (Salimans & Ho 2022), held at 6 where there is little noise (a cut at SNR 5, as
+    Hang et al. 2023 have it for their weight), and 25 SNR where there is next to nothing but noise (SNR below 1/24), so
+    that the last steps do not drown the others.
     """
     ratio = schedule.alpha_bar / (1 - schedule.alpha_bar)
     return ((1 + ratio.clamp(max=5)) / ratio).clamp(max=25).float()
