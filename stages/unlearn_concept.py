@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from palinode.errors import UserError
-from palinode.io import read_json, write_json
+from palinode.io import read_json, write_json, write_text
 from palinode.settings import path, read
 from palinode.stage import cell, device, main
 
@@ -18,13 +17,16 @@ def run(task: str, row: str, seed: str) -> None:
     from palinode.training import train, write_history
 
     training, method = settings.training, methods.load(settings.method, settings.options, f"rows.{row}.options: ")
+    if settings.kind == "class" and (method.closed_form or settings.trainable.startswith("cross-attention")):
+        reason = f"{row} edits how prompts are read, and a class-conditional base reads none"
+        write_text(out / "model/absent.txt", f"{reason}\n")
+        write_history(out / "training.csv", [{"step": 0}])
+        write_json(out / "cost.json", {"forward": 0, "backward": 0, "steps": 0})
+        return
     with Scratch(f"{name}-{seed}", [path(name), data / "base", data / "training", important]) as scratch:
         model = conditional.load(data / "base", where, training.precision)
         if method.closed_form:
-            names = read_json(data / "training/names.json")["names"]
-            if names is None:
-                raise UserError(f"{row} edits how prompts are read: it needs a text-to-image base")
-            method.edit(model, names)
+            method.edit(model, read_json(data / "training/names.json")["names"])
             history, steps = [{"step": 0}], 0
         else:
             models.train_only(model, settings.trainable)

@@ -3,7 +3,7 @@
 Run with `make tune-concept`, once the base models are there. For the validation task of each enabled task (its name
 with `-val`) every row of `concept.rows` is trained with each learning rate of the grid, by the pipeline's own stages,
 with one seed, and evaluated on its own noise. A row that shows what one part of another does (TWINS) takes the learning
-rate of that other, so that the two differ in this part alone: fine-tuning is EraseDiff without its forget loss. Rule:
+rate of that other, so that the two differ in this part alone: fine-tuning is EraseDiff without its forget loss. A closed form has none. Rule:
 of the configurations that miss the target in at least 90 % of the given prompts the one with the most integrity on near
 things; if none does, the one that misses it most often. The winners stand in params.yaml (`overrides` of the task), the
 whole search in results/tuning-concept.csv; a test holds the two together.
@@ -20,7 +20,10 @@ from palinode import params, plan, stage
 from palinode.errors import UserError
 from palinode.io import atomic, read_json
 
-GRID = (5e-5, 1e-4, 3e-4, 1e-3, 1e-5, 2e-5)  # the last two were added for all rows: most winners were the first
+GRID = {  # by kind of base
+    "class": (5e-5, 1e-4, 3e-4, 1e-3, 1e-5, 2e-5),  # the last two were added for all rows: most winners were the first
+    "text": (5e-5, 1e-4, 3e-4, 1e-3),
+}
 ERASED = 0.9
 TWINS = {
     "finetune": "erasediff-rl", "erasediff-rl-cosine": "erasediff-rl", "erasediff-rl-fixed": "erasediff-rl",
@@ -39,8 +42,9 @@ def search(loaded: params.Params, task: str) -> list[dict]:
     for name in ("models", "data"):
         if not (work / name).exists():
             (work / name).symlink_to(ROOT / name)
-    searched = [row for row in loaded.concept.rows if row not in TWINS]
-    tried = {f"{row}-{i}": (row, lr) for row in searched for i, lr in enumerate(GRID)}
+    searched = [row for row in loaded.concept.rows if row not in TWINS and loaded.rows[row].steps > 1]
+    grid = GRID["text" if loaded.concept_tasks[task].base in loaded.text_bases else "class"]
+    tried = {f"{row}-{i}": (row, lr) for row in searched for i, lr in enumerate(grid)}
     rows = {name: loaded.rows[row].model_copy(update={"lr": lr}) for name, (row, lr) in tried.items()}
     family = loaded.concept.model_copy(update={"tasks": [task], "rows": list(rows)})
     bare = {task: loaded.concept_tasks[task].model_copy(update={"overrides": {}})}
