@@ -46,7 +46,7 @@ def context(task: str, row: str, here: Path, folder: Path, where):
         base=read_array(base / "samples.npy"),
         oracle=models.absent(oracle) or read_array(oracle / "samples.npy"),
         reference=read_array(data / f"{facts['reference']}.npy"),
-        forget=read_array(data / "forget.npy"),
+        **{part: read_array(data / f"{part}.npy") for part in ("retain", "forget")},
         facts=facts,
         cost=f"row `{row}` is not unlearned" if row in REFERENCES else read_json(here / "cost.json"),
         settings=read(f"evaluate-{task}"),

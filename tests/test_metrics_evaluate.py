@@ -36,8 +36,9 @@ def context(judge_folder):
     net = models.create(UNET, SCHEDULER, seed=1)
     return evaluate.Context(
         model=lambda: net, samples=random_images(0, 80), base=random_images(1, 80), oracle=random_images(2, 80),
-        reference=random_images(3, 90), forget=random_images(4, 1), facts={"hit_distance": 1.0},
-        cost={"forward": 640, "backward": 320, "steps": 5}, settings=SETTINGS, judge=judge_folder,
+        reference=random_images(3, 90), retain=random_images(5, 60), forget=random_images(4, 1),
+        facts={"hit_distance": 1.0}, cost={"forward": 640, "backward": 320, "steps": 5}, settings=SETTINGS,
+        judge=judge_folder,
     )  # fmt: skip
 
 
@@ -63,7 +64,8 @@ def test_every_metric_has_a_value_or_a_reason(context):
     absent = {name for name, metric in metrics.items() if metric.value is None}
     assert absent == {name for name in metrics if name.endswith(("efficientnet_lite0", "lpips_alex"))}
     assert all(metric.reason for name, metric in metrics.items() if name in absent)
-    assert {"nll_forget", "nll_held", "eps_error_forget", "eps_error_held", "forget_rate", "inception_score_judge",
+    assert {"nll_forget", "nll_held", "eps_error_forget", "eps_error_held", "forget_rate", "copy_rate",
+            "copy_rate_forget", "copy_rate_held", "inception_score_judge",
             "kid_judge", "fid_judge", "precision_judge", "recall_judge", "denoise_similarity_judge", "integrity_judge",
             "change_judge", "integrity_ssim", "change_ssim", "oracle_change_judge", "oracle_similarity_judge",
             "forward_passes", "backward_passes"} == set(metrics) - absent  # fmt: skip
@@ -131,6 +133,17 @@ def test_finished_pieces_are_not_computed_again(context, monkeypatch):
     monkeypatch.setattr(evaluate, "PIECES", dict.fromkeys(pieces))  # calling any of them would now fail
     again, _ = evaluate.evaluate_cell(context, store.get, store.__setitem__)
     assert again == whole
+
+
+def test_copies_of_training_images_are_found(context, monkeypatch):
+    context.samples = np.concatenate([context.forget, context.retain[:3], context.samples[4:]])
+    found = evaluate.copies(context)
+    assert found["copy_rate"].value == 4 / 80 and found["copy_rate_forget"].value == 1 / 80
+    assert found["copy_rate_held"].value == 0
+    context.reference = np.concatenate([context.reference[:79], context.retain[:1]])
+    assert evaluate.copies(context)["copy_rate_held"].value == 1 / 80, "false alarms"
+    monkeypatch.setattr(evaluate.nearest, "LARGEST", 100)
+    assert "not searched" in evaluate.copies(context)["copy_rate_forget"].reason
 
 
 def test_seed_rows_are_paired(context):

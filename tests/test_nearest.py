@@ -7,7 +7,7 @@ import pytest
 from project import ROOT
 
 from palinode.errors import UserError
-from palinode.memorization import nearest
+from palinode.metrics import nearest
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_the_ratio_by_hand():
     assert nearest.carlini_ratio(image, references, alpha=0.5, n=3)[0] == pytest.approx(10 / (0.5 * 50 / 3))
     assert nearest.nn_ratio(image + np.uint8(5), references)[0] == pytest.approx(5 / 15)
     white = np.full((1, 2, 2, 3), 255, np.uint8)
-    assert nearest.nearest(white, white * 0, 1, 8)[0, 0] == 1, "the root of a mean"
+    assert nearest.nearest(white, white * 0, 1, 8)[0][0, 0] == 1, "the root of a mean"
 
 
 def test_duplicates_of_the_nearest_do_not_hide_a_copy(digits):
@@ -52,6 +52,14 @@ def test_duplicates_of_the_nearest_do_not_hide_a_copy(digits):
     assert nearest.carlini_ratio(near, repeated)[0] == nearest.carlini_ratio(near, digits)[0] < 1
     assert nearest.nn_ratio(near, repeated)[0] < nearest.NN_FLAGGED
     assert np.array_equal(nearest.deduplicate(repeated), digits)
+
+
+def test_an_audit_finds_an_image_it_was_not_told_of(digits):
+    shirt = np.load(ROOT / "data/fashion/tshirt.npy")
+    images = np.concatenate([shirt, digits[:2], digits[300:]])
+    copied, forgotten = nearest.audit(images, np.concatenate([digits[:200], digits[:50]]), np.repeat(shirt, 3, 0))
+    assert copied[:3].all() and copied[3:].mean() <= 0.1, "a few digits look like one of 200 by chance"
+    assert forgotten[0] and not forgotten[1:].any()
 
 
 def test_chunks_change_nothing(digits):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from palinode.errors import UserError
-from palinode.metrics import features, forgetting, integrity, likelihood, quality, record
+from palinode.metrics import features, forgetting, integrity, likelihood, nearest, quality, record
 from palinode.metrics.record import Metric
 from palinode.models import Diffuser
 
@@ -27,10 +27,10 @@ class Context:
     """What a cell is evaluated on.
 
     model: loads the cell's model when a piece needs it, None for the row `real`; samples, base, oracle, reference,
-    forget: uint8 [N, H, W, C], where sample i of samples, base and oracle comes from the same noise; oracle: or the
-    reason why there is none; facts: facts.json of the task (`hit_distance`); cost: cost.json, or the reason why there
-    is none; settings: the task's `evaluate` block; judge: folder, or None with judge_reason; progress: called with
-    (done, total) inside slow pieces.
+    retain, forget: uint8 [N, H, W, C], where sample i of samples, base and oracle comes from the same noise; oracle:
+    or the reason why there is none; facts: facts.json of the task; cost: cost.json, or the reason why there is none;
+    settings: the task's `evaluate` block; judge: folder, or None with judge_reason; progress: called with (done, total)
+    inside slow pieces.
     """
 
     model: Callable[[], Diffuser] | None
@@ -38,6 +38,7 @@ class Context:
     base: np.ndarray
     oracle: np.ndarray | str
     reference: np.ndarray
+    retain: np.ndarray
     forget: np.ndarray
     facts: dict
     cost: dict | str
@@ -103,6 +104,18 @@ def eps_error(context: Context) -> Metrics:
 def forget_rate(context: Context) -> Metrics:
     """The share of samples that are a forget image (siss.md: p)."""
     return {"forget_rate": record.from_rate(context.hits, context.settings.bootstrap, direction="down")}
+
+
+def copies(context: Context) -> Metrics:
+    """The share of samples that copy a training image, and an image to forget (`copy_rate_forget`); `copy_rate_held`:
+    the same of as many held-out images, the rate of false alarms."""
+    names = ("copy_rate", "copy_rate_forget", "copy_rate_held")
+    if reason := nearest.too_large(context.retain):
+        return _all_absent(dict.fromkeys(names, "down"), reason, "fraction")
+    held, replicates = context.reference[: len(context.samples)], context.settings.bootstrap
+    hits = [*nearest.audit(context.samples, context.retain, context.forget)]
+    hits.append(nearest.audit(held, context.retain, context.forget)[0])
+    return {name: record.from_rate(hits[i], replicates, direction="down") for i, name in enumerate(names)}
 
 
 def denoise(context: Context) -> Metrics:
@@ -192,6 +205,7 @@ def cost(context: Context) -> Metrics:
 PIECES: dict[str, Callable[[Context], Metrics]] = {
     "cost": cost,
     "forget_rate": forget_rate,
+    "copies": copies,
     "eps_error": eps_error,
     "nll": nll,
     "denoise": denoise,

@@ -104,6 +104,7 @@ def view(task: Task, papers: dict[str, dict], mapping: dict, contact: bytes | No
         "family": task.family,
         "main": tables.main_table(task, papers, mapping),
         "cost": tables.cost_table(task, papers, mapping),
+        "copies": tables.build(task, tables.COPIES, None, mapping) if "copy_rate" in task.metrics else None,
         "full": tables.full_table(task),
         "absences": tables.absences(task),
         "row_names": [row.name for row in task.rows],

@@ -51,6 +51,11 @@ CONCEPT = (
 )
 MAIN = {"data": DATA, "concept": CONCEPT}
 ERASED = 0.8  # a row has erased its target if the judge misses it in at least this share of T0
+COPIES = (
+    Column("copy_rate_forget", "Copies of the forget images", "↓", 2, "%", 100.0),
+    Column("copy_rate", "Copies of any training image", "↓", 2, "%", 100.0),
+    Column("copy_rate_held", "Held-out images flagged", "", 2, "%", 100.0),
+)
 COST = (
     Column("forward_passes", "Forward passes", "", 0, "samples"),
     Column("backward_passes", "Backward passes", "", 0, "samples"),

@@ -13,6 +13,7 @@ from palinode.errors import UserError
 
 ALPHA, NEIGHBOURS = 0.5, 50  # Carlini et al.; flagged when the score is below 1
 NN_FLAGGED = 1 / 3  # Yoon et al. 2023, Gu et al. 2023; flagged when the ratio is below
+LARGEST = 2**29  # pixel values of training images that are searched at most: 2 GiB as floats
 
 
 def deduplicate(references: np.ndarray) -> np.ndarray:
@@ -31,12 +32,22 @@ def carlini_ratio(
     copies of x_1 among the neighbours would hide it. With fewer than n references n is lowered, with a warning;
     UserError for none.
     """
-    references = deduplicate(references)
-    if len(references) < n:
-        warnings.warn(f"{len(references)} distinct reference images: n lowered from {n}", stacklevel=2)
-    near = nearest(images, references, min(n, len(references)), chunk)
-    mean = near.mean(1)
-    return np.divide(near[:, 0], alpha * mean, out=np.zeros(len(near)), where=mean > 0)
+    return _ratio(images, deduplicate(references), alpha, n, chunk)[0]
+
+
+def too_large(training: np.ndarray) -> str | None:
+    """Why these training images are not searched, or None."""
+    return f"more than {LARGEST} values of training images are not searched" if training.size > LARGEST else None
+
+
+def audit(images: np.ndarray, training: np.ndarray, forget: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which images copy a training image, and which of them an image to forget: bool [N] each.
+
+    By `carlini_ratio` among the distinct images of both sets: that the forget images are special is not used to find
+    copies, only to name them.
+    """
+    scores, which = _ratio(images, deduplicate(np.concatenate([forget, training])), ALPHA, NEIGHBOURS, 256)
+    return scores < 1, (scores < 1) & (which < len(deduplicate(forget)))
 
 
 def nn_ratio(images: np.ndarray, references: np.ndarray, chunk: int = 256) -> np.ndarray:
@@ -44,12 +55,13 @@ def nn_ratio(images: np.ndarray, references: np.ndarray, chunk: int = 256) -> np
 
     A copy is below NN_FLAGGED. UserError for fewer than two distinct references.
     """
-    near = nearest(images, deduplicate(references), 2, chunk)
+    near, _ = nearest(images, deduplicate(references), 2, chunk)
     return near[:, 0] / near[:, 1]
 
 
-def nearest(images: np.ndarray, references: np.ndarray, count: int, chunk: int) -> np.ndarray:
-    """Root mean squared differences to the `count` nearest references, ascending, float64 [N, count].
+def nearest(images: np.ndarray, references: np.ndarray, count: int, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+    """Root mean squared differences to the `count` nearest references, ascending, float64 [N, count], and their
+    positions, int64 [N, count].
 
     Computed `chunk` images at a time and without matrix products, so that the distance to a copy is exactly 0.
     """
@@ -58,9 +70,21 @@ def nearest(images: np.ndarray, references: np.ndarray, count: int, chunk: int) 
     y, found = _flat(references), []
     for part in _flat(images).split(chunk):
         distance = torch.cdist(part, y, compute_mode="donot_use_mm_for_euclid_dist") / y.shape[1] ** 0.5
-        found.append(distance.topk(count, largest=False).values)
-    return torch.cat(found).double().numpy()
+        found.append(distance.topk(count, largest=False))
+    values, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return values.double().numpy(), indices.numpy()
+
+
+def _ratio(
+    images: np.ndarray, references: np.ndarray, alpha: float, n: int, chunk: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`carlini_ratio` for distinct references, and the position of the nearest, int64 [N]."""
+    if len(references) < n:
+        warnings.warn(f"{len(references)} distinct reference images: n lowered from {n}", stacklevel=3)
+    near, which = nearest(images, references, min(n, len(references)), chunk)
+    mean = near.mean(1)
+    return np.divide(near[:, 0], alpha * mean, out=np.zeros(len(near)), where=mean > 0), which[:, 0]
 
 
 def _flat(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(images)).flatten(1).float() / 255
+    return torch.from_numpy(np.ascontiguousarray(images)).flatten(1).float().div_(255)
