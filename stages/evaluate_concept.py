@@ -30,7 +30,7 @@ def run(task: str, row: str, seed: str) -> None:
     eyes = concept.eyes(data / "judge", settings.kind, settings.target)
     metrics = concept.evaluate(concept.Context(
         split(here / "samples"), split(base), split(other), absent(oracle) or split(oracle), asked,
-        list(prompts.forget), list(prompts.keep), eyes, settings.bootstrap,
+        list(prompts.forget), list(prompts.keep), read_array(data / "real.npy"), eyes, settings.bootstrap,
     ))  # fmt: skip
     if (here / "cost.json").exists():
         cost = read_json(here / "cost.json")

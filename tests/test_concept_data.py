@@ -77,3 +77,15 @@ def test_classes():
     batch = next(ConceptBatches(data, model, 6, 1, (1, "test"))(0))
     assert (batch.c_a == 2).all() and (batch.c_m == 0).all() and (batch.c_0 == 3).all() and (batch.c_z == 2).all()
     assert batch.z.shape == batch.x.shape and set(batch.t_z.tolist()) <= set(data.times.tolist())
+
+
+def test_real_pictures_show_what_the_kept_prompts_ask_for(tmp_path):
+    model = class_conditional.create(UNET, SCHEDULER, classes=3, seed=1)
+    labels = np.repeat(np.arange(3, dtype=np.uint8), 5)
+    np.save(tmp_path / "train.npy", np.full((15, 8, 8, 1), 0, np.uint8) + (labels * 100)[:, None, None, None])
+    np.save(tmp_path / "train-labels.npy", labels)
+    settings = SimpleNamespace(root_seed=1, task="test", target=2, anchor=0, kind="class", training=SETTINGS,
+                               images=str(tmp_path / "train.npy"), sample=SimpleNamespace(each=4))  # fmt: skip
+    prompts, _, real, names = concept_data.build(model, settings)
+    assert real[:, 0, 0, 0].tolist() == [0] * 4 + [100] * 4 and names is None
+    assert [it.text for it in concept_data.real_prompts(prompts)] == ["0"] * 4 + ["1"] * 4

@@ -35,6 +35,10 @@ class Told:
         missed = np.arange(N) < share * N
         return Seen(1.0 - missed, missed, np.arange(N) > 0, np.full(N, 0.5))
 
+    def fits(self, images, captions):
+        """Every picture looks like the first caption."""
+        return np.tile(np.arange(len(captions), 0.0, -1), (N, 1))
+
 
 @pytest.fixture
 def context() -> Context:
@@ -42,7 +46,9 @@ def context() -> Context:
     other = {name: pictures(100 + i) for i, name in enumerate(STRATA)}
     prompts = {name: [Caption("a cat", ("cat",))] * N for name in STRATA}
     eyes = Told({"T0": 1.0, "T1": 0.9, "T2": 0.8, "T3": 0.4, "T4": 0.5})
-    return Context(base, base, other, other, prompts, list(STRATA[:5]), list(STRATA[5:]), eyes)
+    prompts["near"] = [Caption("a dog", ("dog",)), Caption("a sun", ("sun",))] * (N // 2)
+    real = np.concatenate([pictures(200 + i) for i in range(3)])
+    return Context(base, base, other, other, prompts, list(STRATA[:5]), list(STRATA[5:]), real, eyes)
 
 
 def test_forgetting_by_tier_and_the_gap(context):
@@ -51,6 +57,8 @@ def test_forgetting_by_tier_and_the_gap(context):
     gap = found["ua_gap"]
     assert gap.value == pytest.approx(0.4) and gap.lo < 0.4 < gap.hi
     assert found["target_probability"].value == 0 and found["target_entropy"].value == 0.5
+    assert found["alignment_near"].value == 0.5 and "alignment_anchor" not in found, "one caption has no rival"
+    assert found["fid_kept_real_judge"].value > 0 and found["kid_kept_real_judge"].n
     assert found["right_near"].value == found["right_other_domain"].value == 1 - 1 / N and "right_empty" not in found
 
 
@@ -103,3 +111,9 @@ def test_scenes_of_one_thing_and_of_two():
     assert seen.right.tolist() == [True, False, False, True, False], "noto is style 1; sun was seen as a dog"
     seen = SceneEyes(Scripted([whole, left, right]), THINGS, "noto")(images, captions)
     assert seen.missed.tolist() == [False, True, False, False, False]
+
+
+def test_a_caption_fits_by_thing_and_by_style_if_it_names_one():
+    captions = [Caption("", ("cat",), "noto"), Caption("", ("cat",), "twemoji"), Caption("", ("sun",), "noto")]
+    eyes, images = SceneEyes(Scripted([([0, 2], [STYLES.index("noto")] * 2)]), THINGS, "cat"), np.zeros((2, 32, 32, 3))
+    assert eyes.fits(images.astype(np.uint8), captions).argmax(1).tolist() == [0, 2]

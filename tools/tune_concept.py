@@ -3,10 +3,10 @@
 Run with `make tune-concept`, once the base models are there. For the validation task of each enabled task (its name
 with `-val`) every row of `concept.rows` is trained with each learning rate of the grid, by the pipeline's own stages,
 with one seed, and evaluated on its own noise. A row that shows what one part of another does (TWINS) takes the learning
-rate of that other, so that the two differ in this part alone: fine-tuning is EraseDiff without its forget loss. A closed form has none. Rule:
-of the configurations that miss the target in at least 90 % of the given prompts the one with the most integrity on near
-things; if none does, the one that misses it most often. The winners stand in params.yaml (`overrides` of the task), the
-whole search in results/tuning-concept.csv; a test holds the two together.
+rate of that other, so that the two differ in this part alone: fine-tuning is EraseDiff without its forget loss. A
+closed form has no learning rate. Rule: of the configurations that miss the target in at least 90 % of the given prompts
+the one with the most integrity on near things; if none does, the one that misses it most often. The winners stand in
+params.yaml (`overrides` of the task), the whole search in results/tuning-concept.csv; a test holds the two together.
 """
 
 import csv
@@ -22,7 +22,7 @@ from palinode.io import atomic, read_json
 
 GRID = {  # by kind of base
     "class": (5e-5, 1e-4, 3e-4, 1e-3, 1e-5, 2e-5),  # the last two were added for all rows: most winners were the first
-    "text": (5e-5, 1e-4, 3e-4, 1e-3),
+    "text": (5e-5, 1e-4, 3e-4, 1e-3, 2e-5),  # the last was added for all rows, for the same reason
 }
 ERASED = 0.9
 TWINS = {
@@ -35,6 +35,11 @@ METRICS = ("ua_t0", "right_anchor", "right_near", "integrity_near_judge")
 COLUMNS = ("task", "row", "lr", "steps", *METRICS, "chosen")
 
 
+def grid(loaded: params.Params, task: str) -> tuple[float, ...]:
+    """The learning rates that every row of a validation task is tried with."""
+    return GRID["text" if loaded.concept_tasks[task].base in loaded.text_bases else "class"]
+
+
 def search(loaded: params.Params, task: str) -> list[dict]:
     """Every row with every learning rate on a validation task; finished cells are not run again."""
     work = ROOT / "out/tuning" / task
@@ -43,9 +48,8 @@ def search(loaded: params.Params, task: str) -> list[dict]:
         if not (work / name).exists():
             (work / name).symlink_to(ROOT / name)
     searched = [row for row in loaded.concept.rows if row not in TWINS and loaded.rows[row].steps > 1]
-    grid = GRID["text" if loaded.concept_tasks[task].base in loaded.text_bases else "class"]
-    tried = {f"{row}-{i}": (row, lr) for row in searched for i, lr in enumerate(grid)}
-    rows = {name: loaded.rows[row].model_copy(update={"lr": lr}) for name, (row, lr) in tried.items()}
+    tried = {f"{row}-{i}": (row, lr) for row in searched for i, lr in enumerate(grid(loaded, task))}
+    rows = {name: loaded.row(task, row).model_copy(update={"lr": lr}) for name, (row, lr) in tried.items()}
     family = loaded.concept.model_copy(update={"tasks": [task], "rows": list(rows)})
     bare = {task: loaded.concept_tasks[task].model_copy(update={"overrides": {}})}
     trial = loaded.model_copy(update={"concept": family, "rows": loaded.rows | rows, "concept_tasks": bare})

@@ -17,22 +17,32 @@ from palinode.data.captions import BACKGROUNDS, STYLES, Caption
 from palinode.data.scenes import Scenes, World, seen_pairs
 from palinode.data.strata import Strata
 from palinode.io import read_array
-from palinode.models import Diffuser, to_model
+from palinode.models import Diffuser, to_images, to_model
 from palinode.text_pretraining import encoded
 
 
-def build(model: Diffuser, settings) -> tuple[Strata, ConceptData, dict[str, list[str]] | None]:
-    """Prompts, training data and, for closed-form edits of a text-to-image model, `names`. settings: the plan."""
+def build(model: Diffuser, settings) -> tuple[Strata, ConceptData, np.ndarray, dict[str, list[str]] | None]:
+    """Prompts, training data, a real picture for each kept prompt that asks for something (`real_prompts`, uint8 [N, H,
+    W, C]) and, for closed-form edits of a text-to-image model, `names`. settings: the plan."""
     key, pair = (settings.root_seed, settings.task), (settings.target, settings.anchor)
     if settings.kind == "text":
         world, generator = World.read(), seeds.generator(*key, "strata")
         prompts = tiers.of_captions(world.concepts, *pair, settings.sample.each, generator)
         data = of_captions(model, world, settings.target, prompts, settings.training, key)
-        return prompts, data, names([*world.concepts, *STYLES], *pair)
+        generator = seeds.generator(*key, "real")
+        real = to_images(_scenes(real_prompts(prompts), world, generator).render(world, generator))
+        return prompts, data, real, names([*world.concepts, *STYLES], *pair)
     path = Path(settings.images)
     images, labels = read_array(path), read_array(path.with_name(f"{path.stem}-labels.npy"))
     prompts = tiers.of_classes(model.classes, *pair, settings.sample.each)
-    return prompts, of_classes(model, images, labels, *pair, settings.training, key), None
+    generator = seeds.generator(*key, "real")
+    real = np.concatenate([_some(images[labels == int(it.text)], 1, generator) for it in real_prompts(prompts)])
+    return prompts, of_classes(model, images, labels, *pair, settings.training, key), real, None
+
+
+def real_prompts(strata: Strata) -> list[Caption]:
+    """The kept prompts in order, without the empty ones: what metrics compare with real pictures of the same."""
+    return [caption for some in strata.keep.values() for caption in some if caption.text]
 
 
 def names(known: list[str], target: str, anchor: str) -> dict[str, list[str]]:
@@ -60,11 +70,8 @@ def of_classes(
     """Pictures are those of the data set, uint8 [N, H, W, C]. settings: as for captions."""
     generator = seeds.generator(*key, "pictures")
 
-    def some(among: np.ndarray, count: int) -> np.ndarray:
-        return among[torch.randint(len(among), (count,), generator=generator).numpy()]
-
-    kept = some(np.flatnonzero(labels != target), settings.kept)
-    shown = some(np.flatnonzero(labels == target), settings.pairs)
+    kept = _some(np.flatnonzero(labels != target), settings.kept, generator)
+    shown = _some(np.flatnonzero(labels == target), settings.pairs, generator)
     pairs = [(target, anchor)] * settings.pairs
     return _assembled(
         model, to_model(images[kept]), labels[kept].tolist(), to_model(images[shown]), pairs, settings, key
@@ -84,6 +91,10 @@ def _assembled(model, x: Tensor, shown: list, a: Tensor, pairs: list[tuple], set
         return torch.tensor([index[prompt] for prompt in some])
 
     return ConceptData(prompts, x, numbers(shown), a, m, numbers(targets), numbers(anchors), z, numbers(traced), times)
+
+
+def _some(among: np.ndarray, count: int, generator: torch.Generator) -> np.ndarray:
+    return among[torch.randint(len(among), (count,), generator=generator).numpy()]
 
 
 def _scenes(captions: list[Caption], world: World, generator: torch.Generator) -> Scenes:

@@ -1,8 +1,8 @@
 """What a model forgot, inside and outside the prompts used for it, what it kept, and how far it drifted."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,18 @@ class Seen:
     missed: np.ndarray
     right: np.ndarray
     entropy: np.ndarray
+
+
+class Eyes(Protocol):
+    """A judge looking for one target; `backbone`: the features behind it."""
+
+    backbone: JudgeBackbone
+
+    def __call__(self, images: np.ndarray, captions: list[Caption]) -> Seen: ...
+
+    def fits(self, images: np.ndarray, captions: list[Caption]) -> np.ndarray:
+        """How well each caption fits each picture, log probabilities [pictures, captions]: of its thing, and of its
+        style if it names one; of its class."""
 
 
 class SceneEyes:
@@ -60,6 +72,13 @@ class SceneEyes:
         found = [self._right(it, *(int(v[i]) for v in (thing, style, left, right))) for i, it in enumerate(captions)]
         return Seen(target.numpy(), ~best.numpy(), np.array(found), _entropy(p).numpy())
 
+    @torch.inference_mode()
+    def fits(self, images: np.ndarray, captions: list[Caption]) -> np.ndarray:
+        thing, style = (logits.log_softmax(1).numpy() for logits in self.judge(to_model(np.array(images))))
+        named = [STYLES.index(it.style) if it.style else None for it in captions]
+        things = thing[:, [self.things.index(it.concepts[0]) for it in captions]]
+        return things + np.stack([0 * thing[:, 0] if k is None else style[:, k] for k in named], 1)
+
     def _right(self, caption: Caption, thing: int, style: int, left: int, right: int) -> bool:
         wanted = [self.things.index(name) for name in caption.concepts]
         got = [left, right] if len(wanted) == 2 else [thing][: len(wanted)]
@@ -79,12 +98,17 @@ class ClassEyes:
         right = np.array([not it.concepts or int(it.concepts[0]) == c for it, c in zip(captions, seen, strict=True)])
         return Seen(p[:, self.target].numpy(), seen != self.target, right, _entropy(p).numpy())
 
+    @torch.inference_mode()
+    def fits(self, images: np.ndarray, captions: list[Caption]) -> np.ndarray:
+        logits = self.judge(to_model(np.array(images))).log_softmax(1).numpy()
+        return logits[:, [int(it.concepts[0]) for it in captions]]
+
 
 def _entropy(p: Tensor) -> Tensor:
     return -(p * p.clamp_min(1e-12).log()).sum(1)
 
 
-def eyes(folder: Path, kind: str, target: str | int) -> SceneEyes | ClassEyes:
+def eyes(folder: Path, kind: str, target: str | int) -> Eyes:
     """The judge in a folder, looking for a target; kind: "text" or "class"."""
     if kind == "text":
         return SceneEyes(judge_files.load(folder, SceneJudge), list(World.read().concepts), target)
@@ -97,7 +121,8 @@ class Context:
 
     samples, base, other: uint8 [N, H, W, C] of this model, of the original from the same noise, and of the original
     from another noise; oracle: of the retrained model, or the reason why there is none; prompts: what was asked for;
-    forget, keep: names of the strata; eyes: the judge; bootstrap: number of replicates.
+    forget, keep: names of the strata; real: uint8 [M, H, W, C], a real picture for each kept prompt but the empty ones;
+    eyes: the judge; bootstrap: number of replicates.
     """
 
     samples: dict[str, np.ndarray]
@@ -107,7 +132,8 @@ class Context:
     prompts: dict[str, list[Caption]]
     forget: list[str]
     keep: list[str]
-    eyes: Callable[[np.ndarray, list[Caption]], Seen]
+    real: np.ndarray
+    eyes: Eyes
     bootstrap: int = record.REPLICATES
 
 
@@ -137,8 +163,10 @@ def _forgotten(context: Context, seen: dict[str, Seen]) -> dict[str, Metric]:
 
 def _kept(context: Context, seen: dict[str, Seen]) -> dict[str, Metric]:
     """right_<stratum>: share of kept pictures that show what was asked for (IRA for near and far, CRA for the other
-    domain); kid_<stratum>_judge against the original model's pictures from another noise; fid_kept_judge,
-    precision_kept_judge, recall_kept_judge: the same for all these strata together."""
+    domain); alignment_<stratum>: share of pictures that their own caption fits better than any other of the stratum;
+    kid_<stratum>_judge against the original model's pictures from another noise; fid_kept_judge, precision_kept_judge,
+    recall_kept_judge: the same for all these strata together; kid_kept_real_judge, fid_kept_real_judge: against real
+    pictures of the same."""
     found, shown = {}, [name for name in context.keep if name != "empty"]
     network = context.eyes.backbone
     ours, theirs = ({name: network.features(images[name]) for name in shown}
@@ -148,10 +176,27 @@ def _kept(context: Context, seen: dict[str, Seen]) -> dict[str, Metric]:
         found[f"right_{_name(name)}"] = rate
         subset = min(64, len(ours[name]), len(theirs[name]))
         found[f"kid_{_name(name)}_judge"] = quality.kid(ours[name], theirs[name], subset, context.bootstrap)
+        if (aligned := _aligned(context, name)) is not None:
+            found[f"alignment_{_name(name)}"] = record.from_rate(
+                aligned, context.bootstrap, direction="up", stream=(name,)
+            )
     ours, theirs = (np.concatenate(list(features.values())) for features in (ours, theirs))
     precision, recall = quality.precision_recall(ours, theirs, context.bootstrap)
     found |= {"precision_kept_judge": precision, "recall_kept_judge": recall}
+    real = network.features(context.real)
+    found["kid_kept_real_judge"] = quality.kid(ours, real, min(64, len(ours)), context.bootstrap)
+    found["fid_kept_real_judge"] = quality.fid(ours, real, context.bootstrap)
     return found | {"fid_kept_judge": quality.fid(ours, theirs, context.bootstrap)}
+
+
+def _aligned(context: Context, stratum: str) -> np.ndarray | None:
+    """bool [N]: the own caption fits best among those of the stratum; None where all ask for the same."""
+    prompts = context.prompts[stratum]
+    rivals = list({(it.concepts, it.style): it for it in prompts}.values())
+    if len(rivals) == 1:
+        return None
+    own = [[(it.concepts, it.style) for it in rivals].index((it.concepts, it.style)) for it in prompts]
+    return context.eyes.fits(context.samples[stratum], rivals).argmax(1) == np.array(own)
 
 
 def _drift(context: Context) -> dict[str, Metric]:

@@ -11,7 +11,7 @@ from palinode.errors import UserError, one_line
 from palinode.params.bases import ClassBase, TextBase
 from palinode.params.concept import ConceptTask
 from palinode.params.detection import Detection
-from palinode.params.fields import Int, Positive, Rate, Settings, Training
+from palinode.params.fields import Int, Positive, Rate, Settings, Trainable, Training
 from palinode.params.robustness import Robustness
 from palinode.params.tasks import Task
 
@@ -24,7 +24,7 @@ class Row(Settings):
     lr: Rate
     steps: Positive
     paper: str | None = None  # id of the row in reference/*.yaml this one stands beside
-    trainable: Literal["all", "cross-attention", "cross-attention-kv", "others"] = "all"  # others: not cross-attention
+    trainable: Trainable = "all"
     options: dict = {}
 
 class ConceptFamily(Settings):
@@ -119,7 +119,7 @@ class Params(Settings):
         settings, override = self.rows[row], (self.tasks | self.concept_tasks)[task].overrides.get(row)
         if override is None:
             return settings
-        changed = {k: v for k, v in (("lr", override.lr), ("steps", override.steps)) if v is not None}
+        changed = {k: v for k in ("lr", "steps", "trainable") if (v := getattr(override, k)) is not None}
         return settings.model_copy(update=changed | {"options": settings.options | override.options})
 
 def _check_list(name: str, values: list) -> None:

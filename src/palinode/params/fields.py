@@ -61,9 +61,12 @@ class UnlearnDefaults(Settings):
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
 
+Trainable = Literal["all", "cross-attention", "cross-attention-kv", "others"]  # others: not cross-attention
+
 class Override(Settings):
     """What one task changes in one row."""
 
     lr: Rate | None = None
     steps: Positive | None = None
+    trainable: Trainable | None = None
     options: dict = {}
