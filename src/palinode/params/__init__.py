@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Literal
 
 import yaml
 from pydantic import ValidationError, model_validator
