@@ -20,7 +20,7 @@ HEAD = """# Methods
 
 One section a method of `src/palinode/methods/`, written by `make readme` from the method's own text, `params.yaml` and
 `results/published/`: what it minimises with its source and deviations, its options, its rows with their settings, and
-what these measured in the published run (value [95 % interval]). A row without numbers is in no published run.
+what these measured in the published runs (value [95 % interval]). A row without numbers is in no published run.
 Seconds and peak memory belong to a machine: a run writes them to `out/log.jsonl`, and git does not keep them.
 """
 
@@ -28,8 +28,11 @@ Seconds and peak memory belong to a machine: a run writes them to `out/log.jsonl
 def pages(root: Path = Path(".")) -> str:
     """The whole of METHODS.md."""
     loaded = params.load(root / "params.yaml")
-    folder = root / readme.PUBLISHED
-    published = readme.read_tasks(folder, yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8")))
+    published = [
+        task
+        for folder in readme.runs(root)
+        for task in readme.read_tasks(folder, yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8")))
+    ]
     names = [module.name for module in pkgutil.iter_modules(methods.__path__) if not module.name.startswith("_")]
     return "\n".join([HEAD, *(page(name, loaded, published) for name in sorted(names))])
 

@@ -1,15 +1,16 @@
 """The generated parts of README.md: the published numbers and the graph. Run with `make readme`.
 
-`results/published/` holds one finished run:
+Each folder of `results/published/` holds one finished run, or some tasks of it:
 
-    metrics.csv       as `results/metrics.csv`: a record for each seed, and one with seed `all`
+    metrics.csv       as `results/metrics.csv`, its tasks alone: a record for each seed, and one with seed `all`
     claims.json       [{"id", "statement", "table", "task", "verdict", "share", "published", "reason"}]
     params.yaml       the parameters of the run
     environment.json  as `results/environment.json`
-    timings.json      {what: seconds}, written by hand
+    timings.json      {what: seconds}, written by hand; may be absent
     COMMIT            the commit of the code that ran
 
-`make readme ARGS=--publish` first copies the run in the working tree there (all but timings.json).
+`make readme ARGS='--publish NAME TASK ...'` first copies those tasks of the run in the working tree to
+`results/published/NAME` (all but timings.json).
 """
 
 import csv
@@ -30,17 +31,23 @@ from palinode.stage import main
 PUBLISHED = Path("results/published")
 
 
-def publish(root: Path = Path(".")) -> None:
-    """Copy the finished run in `root` to results/published/. UserError when its code was not committed."""
-    folder, environment = root / PUBLISHED, io.read_json(root / "results/environment.json")
+def publish(name: str, tasks: list[str], root: Path = Path(".")) -> None:
+    """Copy tasks of the finished run in `root` to results/published/<name>. UserError when its code was not committed,
+    or it has no such task."""
+    folder, environment = root / PUBLISHED / name, io.read_json(root / "results/environment.json")
     if environment["commit"] is None:
         raise UserError("results/environment.json names no commit: run the report stage in a git checkout")
     ran = ["src", "stages", "dvc.yaml"]
     if subprocess.run(["git", "diff", "--quiet", environment["commit"], "--", *ran], cwd=root).returncode:
         raise UserError(f"the code is not that of commit {environment['commit'][:12]}: commit it and run again")
     chosen = io.read_json(root / settings.path("report"))["settings"]
-    outcomes = claims.evaluate(collect.collect(chosen, root), root / "reference")
-    for source in ("results/metrics.csv", "results/environment.json", "params.yaml"):
+    if unknown := set(tasks) - chosen["tasks"].keys():
+        raise UserError(f"the run has no task {', '.join(sorted(unknown))}")
+    chosen["tasks"] = {task: rows for task, rows in chosen["tasks"].items() if task in tasks}
+    collected = collect.collect(chosen, root)
+    outcomes = claims.evaluate(collected, root / "reference")
+    io.write_text(folder / "metrics.csv", collect.to_csv(collect.FIELDS, collect.tidy(collected)))
+    for source in ("results/environment.json", "params.yaml"):
         io.write_text(folder / Path(source).name, (root / source).read_text(encoding="utf-8"))
     io.write_json(folder / "claims.json", [outcome(result) for result in outcomes])
     io.write_text(folder / "COMMIT", environment["commit"] + "\n")
@@ -54,11 +61,21 @@ def outcome(result: claims.Result) -> dict:
             "reason": result.reason}  # fmt: skip
 
 
+def runs(root: Path = Path(".")) -> list[Path]:
+    """The folders of the published runs. UserError when there is none."""
+    found = sorted(path for path in (root / PUBLISHED).glob("*") if path.is_dir())
+    if not found:
+        raise UserError(f"{PUBLISHED} holds no run: `make readme ARGS='--publish NAME TASK'` publishes a finished one")
+    return found
+
+
 def results(root: Path = Path(".")) -> str:
-    """The block between the `results` marks: run, table, claims and cost of results/published/ as Markdown."""
-    folder = root / PUBLISHED
-    if not folder.is_dir():
-        raise UserError(f"{PUBLISHED} does not exist: publish a finished run with `make readme ARGS=--publish`")
+    """The block between the `results` marks: run, table, claims and cost of each published run as Markdown."""
+    return "\n\n".join(result(folder, root) for folder in runs(root))
+
+
+def result(folder: Path, root: Path) -> str:
+    """The same of one run."""
     chosen = yaml.safe_load(_read(folder / "params.yaml"))
     mapping = claims.read_mapping(root / "reference")
     papers = {table["id"]: table for table in claims.read_tables(root / "reference")}
@@ -66,13 +83,15 @@ def results(root: Path = Path(".")) -> str:
     seeds = ", ".join(map(str, chosen["seeds"]))
     libraries = ", ".join(f"{name} {environment['libraries'][name]}" for name in ("torch", "diffusers", "dvc"))
     device = environment["cuda"] or environment["cpu"]
-    parts = [f"Commit `{_read(folder / 'COMMIT').strip()[:12]}`, seeds {seeds}; {device}, {environment['threads']} "
-             f"threads, Python {environment['python']}, {libraries}. Each cell: value [95 % interval] · "
-             "*the paper's number*; intervals over seeds (Student t) where there are several, else over samples."]
+    commit = _read(folder / "COMMIT").strip()[:12]
+    parts = [f"### Run `{folder.name}`",
+             f"Commit `{commit}`, seeds {seeds}; {device}, {environment['threads']} threads, Python "
+             f"{environment['python']}, {libraries}. Each cell: value [95 % interval] · *the paper's number*; "
+             "intervals over seeds (Student t) where there are several, else over samples."]  # fmt: skip
     for task in read_tasks(folder, chosen):
         both = tables.main_table(task, papers, mapping), tables.cost_table(task, papers, mapping)
         parts += [f"**Task `{task.name}`**", *(tables.markdown(table) for table in both if table.columns)]
-    parts += [verdicts(io.read_json(folder / "claims.json")), cost(folder / "timings.json")]
+    parts += [verdicts(io.read_json(folder / "claims.json"), folder), cost(folder / "timings.json")]
     return "\n\n".join(part.strip() for part in parts)
 
 
@@ -99,13 +118,14 @@ def entry(record: dict[str, str]) -> dict:
             "direction": "none", "reason": record["reason"]}  # fmt: skip
 
 
-def verdicts(entries: list[dict]) -> str:
+def verdicts(entries: list[dict], folder: Path) -> str:
     """How many claims ended how, and those that could be tested."""
     counts = Counter(item["verdict"] for item in entries)
     totals = ", ".join(f"{counts[verdict]} {verdict}" for verdict in claims.VERDICTS)
     lines = [
         f"Claims: {totals}. Share = of the paired bootstrap replicates in which the claim is true (at least 95 %:",
-        "holds, at most 5 %: fails). Why the others are untested stands in `results/published/claims.json`.",
+        "holds, at most 5 %: fails). Why the others are untested stands in "
+        f"`{PUBLISHED}/{folder.name}/claims.json`.",
         "", "| claim | source | published numbers | here | share |", "|---|---|---|---|---:|",
     ]  # fmt: skip
     truth = {True: "true", False: "false", None: "–"}
@@ -167,10 +187,10 @@ def _read(path: Path) -> str:
 
 
 def run(*arguments: str) -> None:
-    if arguments not in ((), ("--publish",)):
-        raise UserError(f"unknown arguments {' '.join(arguments)}: only --publish is known")
+    if arguments and (arguments[0] != "--publish" or len(arguments) < 3):
+        raise UserError(f"unknown arguments {' '.join(arguments)}: only --publish NAME TASK ... is known")
     if arguments:
-        publish()
+        publish(arguments[1], list(arguments[2:]))
     readme = Path("README.md")
     text = insert(_read(readme), "dag", graph())
     io.write_text(readme, insert(text, "results", results()))
