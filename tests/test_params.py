@@ -58,6 +58,7 @@ def test_a_number_written_as_a_string_is_that_number(change):
         ("rows/naive/lr", None, r"rows\.naive\.lr: missing parameter"),
         ("tasks/tshirt/data/size", None, r"tasks\.tshirt\.data\.size: missing parameter"),
         ("sedes", [1], r"sedes: unknown parameter"),
+        ("text_bases/emoji/denoiser/precision", "bf16", r"text_bases\.emoji\.denoiser: precision is not used"),
         ("seeds", [], "seeds: the list is empty"),
         ("seeds", [1, 2, 1], "seeds: repeated: 1"),
         ("data/rows", ["naive", "naive"], r"data\.rows: repeated: naive"),

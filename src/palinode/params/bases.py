@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from palinode.params.fields import Float, JudgeData, Positive, Rate, Settings, Training
 from palinode.params.tasks import Task
 
@@ -16,16 +18,26 @@ class TextGate(Settings):
     copies: Float = 0.8  # of memorised captions, at least
     false_copies: Float = 0.05  # of controls and ordinary captions, at most
 
+class Phase(Training):
+    """One phase of training a text-to-image base: in fp32, one batch a step."""
+
+    @model_validator(mode="after")
+    def _used(self):
+        for name in ("accumulate", "precision", "gradient_checkpointing"):
+            if getattr(self, name) != Training.model_fields[name].default:
+                raise ValueError(f"{name} is not used when a text-to-image base or its judge is trained")
+        return self
+
 class TextBase(Settings):
     """A text-to-image model that the pipeline trains from captioned emoji, with its oracles and its judge."""
 
     model: dict[Literal["vae", "text_encoder", "unet"], dict]  # arguments of diffusers' and transformers' classes
     scheduler: dict
     pool: Positive = 32768  # pictures encoded once and drawn from while training the denoiser
-    autoencoder: Training
-    contrast: Training  # of the text encoder; its batch is what a picture has to find its caption in
-    denoiser: Training
-    judge: Training = Training(steps=6000, lr=2e-3, batch=128, betas=(0.9, 0.999), decay="cosine")
+    autoencoder: Phase
+    contrast: Phase  # of the text encoder; its batch is what a picture has to find its caption in
+    denoiser: Phase
+    judge: Phase = Phase(steps=6000, lr=2e-3, batch=128, betas=(0.9, 0.999), decay="cosine")
     gate: TextGate = TextGate()
 
 class ClassGate(Settings):
