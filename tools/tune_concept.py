@@ -88,12 +88,17 @@ def choose(trials: list[dict]) -> dict:
 
 
 def main() -> None:
-    """Run the search and write results/tuning-concept.csv; the winners are then copied to params.yaml by hand."""
+    """Run the search and write results/tuning-concept.csv, where tasks that are not enabled keep what they have; the
+    winners are then copied to params.yaml by hand."""
     if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "src", "stages", "params.yaml"], cwd=ROOT).returncode:
         raise UserError("commit src, stages and params.yaml first, so that the search can be traced to a commit")
     sys.path.insert(0, str(ROOT / "stages"))
     loaded = params.load()
-    lines = [line for task in loaded.concept.tasks for line in search(loaded, f"{task}-val")]
+    with open(OUT, newline="") as handle:
+        earlier = list(csv.DictReader(handle))
+    tasks = [f"{task}-val" for task in loaded.concept.tasks]
+    found = [line for task in tasks for line in search(loaded, task)]
+    lines = [line for line in earlier if line["task"] not in tasks] + found
     with atomic(OUT) as temporary, open(temporary, "w", newline="") as handle:
         writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
         writer.writeheader()
