@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -87,15 +86,20 @@ def try_prompt(
     if distance[picture] >= COPY:
         return f"it draws no copy of a fixed picture: the nearest is {distance[picture]:.2f} away, a copy within {COPY}"
     generator = seeds.generator(settings.root_seed, settings.task, "edits", prompt.text)
-    tried: list[list] = []
-    for text in islice(split.edits(prompt.text, world.words, generator), limits.edits):
-        drawn = artist.draw([text] * limits.trial, f"edits {prompt.text}")
-        tried.append([text, float(copies(drawn, world, picture).mean())])
-    chosen = split.best([part for _, part in tried], (low, high))
-    if chosen is None:
+    shorter, tried = split.shortened(prompt.text)[: limits.edits], []
+    for group in (shorter, split.lengthened(prompt.text, world.words, limits.edits - len(shorter), generator)):
+        if not group:
+            continue
+        drawn = artist.draw([text for text in group for _ in range(limits.trial)], f"edits {prompt.text}")
+        shares = copies(drawn, world, picture).reshape(len(group), limits.trial).mean(1).tolist()
+        tried += [list(it) for it in zip(group, shares, strict=True)]
+        chosen = split.best(shares, (low, high))
+        if chosen is not None:
+            break
+    else:
         shares = ", ".join(f"{part:.0%}" for part in sorted({part for _, part in tried}))
         return f"none of {len(tried)} edits gives a share of copies from {low:.0%} to {high:.0%}, but {shares}"
-    modified = tried[chosen][0]
+    modified = group[chosen]
     images = artist.draw([modified] * limits.images, f"split {prompt.text}")
     clusters = split.two_means(images, reference)
     if isinstance(clusters, str):

@@ -3,17 +3,16 @@
 The paper edits each prompt by hand until its pictures vary, draws 128, and labels them by k-means on pixels. Two of its
 steps are not published, and are rules here:
 
-- *The modified prompt.* Edits are tried in a fixed order: the prompt without its first word, without its second, ...;
-  then with a word put in at each place in turn, before the first word, before the second, ..., after the last, and
-  again from the front, the words being drawn from those the model knows. Of a number of edits the one wins whose share
-  of copies, among a few pictures each, lies nearest the middle of the wanted band; the first of equals. One outside the
+- *The modified prompt.* First the prompt without its first word, without its second, and so on. If none of these serves,
+  edits with a word put in, at each place in turn: before the first word, before the second, ..., after the last, and
+  again from the front; the words are drawn from those the model knows. Of either group the one wins whose share of
+  copies, among a few pictures each, lies nearest the middle of the wanted band, the first of equals; one outside the
   band cannot win.
 - *The memorised cluster.* 2-means starts from the reference and the picture farthest from it, so that nothing is drawn;
   the cluster whose centre ends nearest the reference is the memorised one. The reference is the medoid of pictures
   drawn under the original prompt.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,21 +71,21 @@ def two_means(images: np.ndarray, reference: np.ndarray) -> Clusters | str:
     return found
 
 
-def edits(prompt: str, words: list[str], generator: torch.Generator) -> Iterator[str]:
-    """Edited prompts, endless and without repetition, in the order above. words: those that may be put in."""
+def shortened(prompt: str) -> list[str]:
+    """The prompt without each of its words in turn; nothing for one word."""
     parts = prompt.split()
-    seen = {prompt}
-    for i in range(len(parts) if len(parts) > 1 else 0):
-        yield from _new(" ".join(parts[:i] + parts[i + 1 :]), seen)
-    for order in range(len(words) * (len(parts) + 1)):
-        word, place = words[int(torch.randint(len(words), (1,), generator=generator))], order % (len(parts) + 1)
-        yield from _new(" ".join([*parts[:place], word, *parts[place:]]), seen)
+    found = [" ".join(parts[:i] + parts[i + 1 :]) for i in range(len(parts))] if len(parts) > 1 else []
+    return list(dict.fromkeys(text for text in found if text != prompt))
 
 
-def _new(text: str, seen: set[str]) -> Iterator[str]:
-    if text not in seen:
-        seen.add(text)
-        yield text
+def lengthened(prompt: str, words: list[str], count: int, generator: torch.Generator) -> list[str]:
+    """The prompt with a word put in, `count` times, each place in turn; repeated ones are left out."""
+    parts, found = prompt.split(), []
+    drawn = torch.randint(len(words), (count,), generator=generator).tolist()
+    for i, word in enumerate(drawn):
+        place = i % (len(parts) + 1)
+        found.append(" ".join([*parts[:place], words[word], *parts[place:]]))
+    return list(dict.fromkeys(found))
 
 
 def best(shares: list[float], band: tuple[float, float]) -> int | None:

@@ -20,7 +20,7 @@ class PromptSplit(Settings):
 
     images: Annotated[Int, Field(ge=2)] = 128  # under the modified prompt
     share: tuple[Share, Share] = (0.25, 0.9)  # of memorised ones among them, for a prompt to count
-    edits: Positive = 24  # modified prompts tried at most
+    edits: Positive = 20  # modified prompts tried at most
     trial: Positive = 8  # pictures each
 
 class PromptSample(Settings):
