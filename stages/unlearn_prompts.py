@@ -36,10 +36,10 @@ def run(task: str, row: str, seed: str) -> None:
             made = (model, subject, settings, key, world, scratch, label)
             followed.append(prompt_unlearning.kept(scratch.folder, lambda made=made: prompt_unlearning.forget(*made)))
         prompt_metrics.write(out / "evaluation", data, followed, world, folder / "judge", settings)
-        lines = [{"prompt": i} | line for i, it in enumerate(followed) for line in it.history]
-        write_history(out / "training.csv", lines)
+        steps, lines = settings.training.steps, [(i, line) for i, it in enumerate(followed) for line in it.history]
+        write_history(out / "training.csv", [line | {"step": i * steps + line["step"]} for i, line in lines])
         total = {way: sum(it.passes[way] for it in followed) for way in followed[0].passes}
-        write_json(out / "cost.json", total | {"steps": settings.training.steps * len(followed)})
+        write_json(out / "cost.json", total | {"steps": steps * len(followed)})
 
 
 if __name__ == "__main__":

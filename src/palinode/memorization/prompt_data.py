@@ -1,4 +1,4 @@
-"""What a task of memorised prompts works on: the prompts, their pictures to forget and to keep, and what to judge by."""
+"""What a task of memorised prompts works on: the prompts, and their pictures to forget and to keep."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

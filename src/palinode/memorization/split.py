@@ -3,9 +3,9 @@
 The paper edits each prompt by hand until its pictures vary, draws 128, and labels them by k-means on pixels. Two of its
 steps are not published, and are rules here:
 
-- *The modified prompt.* First the prompt without its first word, without its second, and so on. If none of these serves,
-  edits with a word put in, at each place in turn: before the first word, before the second, ..., after the last, and
-  again from the front; the words are drawn from those the model knows. Of either group the one wins whose share of
+- *The modified prompt.* First the prompt without its first word, without its second, and so on. If none of these
+  serves, the prompt with a word put in, at each place in turn: before the first word, before the second, ..., after the
+  last, and again from the front; the words are drawn from those the model knows. Of either group the one wins whose share of
   copies, among a few pictures each, lies nearest the middle of the wanted band, the first of equals; one outside the
   band cannot win.
 - *The memorised cluster.* 2-means starts from the reference and the picture farthest from it, so that nothing is drawn;

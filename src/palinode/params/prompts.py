@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from palinode.params.fields import Float, Int, Override, Positive, Rate, Settings, UnlearnDefaults
 
-Share = Annotated[Float, Field(ge=0, le=1)]
+Share = Annotated[Float, Field(gt=0, lt=1)]  # so that neither part is empty
 
 class PromptChoice(Settings):
     """Which of the prompts that `detect` flags, in the order of their scores, the highest first."""
