@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from palinode.io import atomic, read_json
-from palinode.settings import read
+from palinode.settings import path, read
 from palinode.stage import device, main
 
 
@@ -20,30 +20,29 @@ def run(task: str) -> None:
     from palinode.memorization import mitigation, prompt_data, prompt_metrics, roc
     from palinode.memorization.prompt_looks import Artist
     from palinode.scene_judge import SceneJudge
+    from palinode.scratch import Scratch
 
-    folder, world = Path("models") / settings.base, World.read()
+    folder, world, name = Path("models") / settings.base, World.read(), f"split-{task}"
     asked, scores = roc.read_scores(folder / "detect/scores.csv")
     held = read_json(folder / "detect/metrics.json")["scores"].get(mitigation.SCORE, {}).get("held_out")
-    reason = held.get("reason") if held else f"{mitigation.SCORE} was not measured"
-    artist = Artist(text_to_image.load(folder / "base", device()), settings)
-    made, refused = [], []
-    if not reason:
-        made, refused = prompt_data.choose(artist, asked, scores[mitigation.SCORE], held["threshold"], world)
-        reason = "" if made else f"none of the {len(refused)} flagged prompts that were tried counts"
-    eyes = judge.load(folder / "judge", SceneJudge)
-    real = prompt_metrics.realism(eyes, world, settings.sample.real, (settings.root_seed, task))
-    subjects = [subject for subject, *_ in made]
-    ordinary = np.stack([artist.ordinary(world, use) for use in ("ordinary", "ordinary again")])
-    data = prompt_data.PromptData(
-        subjects, refused, None if held is None else held.get("threshold"), reason,
-        prompt_metrics.least([it.start for it in subjects], real), ordinary,
-    )  # fmt: skip
-    with atomic(out) as place:
-        place.mkdir(parents=True)
-        for part in ("base", "judge"):
-            shutil.copytree(folder / part, place / part)
-        prompt_data.save(data, made, place)
-    print(f"{task}: {len(subjects)} prompts, {len(refused)} refused; realism of at least {data.least:.2f}. {reason}")
+    reason = held.get("reason", "") if held else f"{mitigation.SCORE} was not measured"
+    with Scratch(name, [path(name), *(folder / part for part in ("base", "detect", "judge"))]) as scratch:
+        artist = Artist(text_to_image.load(folder / "base", device()), settings, scratch.folder)
+        made, refused = [], []
+        if not reason:
+            made, refused = prompt_data.choose(artist, asked, scores[mitigation.SCORE], held["threshold"], world)
+            reason = "" if made else f"none of the {len(refused)} flagged prompts that were tried counts"
+        eyes = judge.load(folder / "judge", SceneJudge)
+        real = prompt_metrics.realism(eyes, world, settings.sample.real, (settings.root_seed, task))
+        least = prompt_metrics.least([subject.start for subject, *_ in made], real)
+        ordinary = np.stack([artist.ordinary(world, use) for use in ("ordinary", "ordinary again")])
+        data = prompt_data.PromptData([subject for subject, *_ in made], refused, reason, least, ordinary)
+        with atomic(out) as place:
+            place.mkdir(parents=True)
+            for part in ("base", "judge"):
+                shutil.copytree(folder / part, place / part)
+            prompt_data.save(data, made, place)
+    print(f"{task}: {len(made)} prompts, {len(refused)} refused; realism of at least {least:.2f}. {reason}")
 
 
 if __name__ == "__main__":

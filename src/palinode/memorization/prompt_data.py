@@ -56,12 +56,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class PromptData:
-    """A task: its subjects, refused prompts [{text, kind, score, reason}], the norm above which a prompt is flagged
-    (None with a reason), the least realism, ordinary pictures of the base from two noises uint8 [2, N, H, W, C]."""
+    """A task: its subjects, refused prompts [{text, kind, score, reason}], the reason if there is no subject, the least
+    realism that counts as quality, ordinary pictures of the base from two noises uint8 [2, N, H, W, C]."""
 
     subjects: list[Subject]
     refused: list[dict]
-    flagged: float | None
     reason: str
     least: float
     ordinary: np.ndarray
@@ -151,7 +150,7 @@ def save(data: PromptData, made: list[tuple], folder: Path) -> None:
     for i, it in enumerate(data.subjects):
         arrays |= {f"retain_{i}": it.retain.numpy(), f"forget_{i}": it.forget.numpy()}
         arrays |= {f"centres_{i}": it.clusters.centres, f"start_{i}": it.start.pictures, f"norms_{i}": it.start.norms}
-    facts = {key: getattr(data, key) for key in ("refused", "flagged", "reason", "least")}
+    facts = {key: getattr(data, key) for key in ("refused", "reason", "least")}
     write_json(folder / "prompts.json", facts | {"prompts": [asdict(it.prompt) for it in data.subjects]})
     write_arrays(folder / "arrays.npz", arrays)
     if made:

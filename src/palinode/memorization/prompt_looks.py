@@ -1,10 +1,12 @@
 """What a model draws under the prompts it is to forget, and beside them: always from the same noises."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from palinode import seeds
 from palinode.conditional_sampling import draw, noise, timesteps
 from palinode.data import captions
 from palinode.data.scenes import World
@@ -26,15 +28,18 @@ class Look:
 
 @dataclass(frozen=True)
 class Artist:
-    """A model with the settings and names of its draws. settings: root_seed, task, sample."""
+    """A model with the settings and names of its draws. settings: root_seed, task, sample; folder: where finished
+    pictures wait, so that a killed run continues."""
 
     model: TextToImage
     settings: object
+    folder: Path | None = None
 
     def draw(self, prompts: list[str], use: str) -> np.ndarray:
         """One picture a prompt, uint8 [N, H, W, C]; picture i of one use comes from the same noise in every model."""
         sample, key = self.settings.sample, (self.settings.root_seed, f"{self.settings.task} {use}")
-        return draw(self.model, prompts, key, sample.guidance, sample.steps)
+        place = self.folder and self.folder / f"{seeds.derive(use, *prompts):016x}"
+        return draw(self.model, prompts, key, sample.guidance, sample.steps, place)
 
     def look(self, texts: list[str]) -> Look:
         """At the versions of a prompt, [modified, original]: the same noises for both."""

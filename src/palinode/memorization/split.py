@@ -5,9 +5,9 @@ steps are not published, and are rules here:
 
 - *The modified prompt.* First the prompt without its first word, without its second, and so on. If none of these
   serves, the prompt with a word put in, at each place in turn: before the first word, before the second, ..., after the
-  last, and again from the front; the words are drawn from those the model knows. Of either group the one wins whose share of
-  copies, among a few pictures each, lies nearest the middle of the wanted band, the first of equals; one outside the
-  band cannot win.
+  last, and again from the front; the words are drawn from those the model knows. Of either group the one wins whose
+  share of copies, among a few pictures each, lies nearest the middle of the wanted band, the first of equals; one
+  outside the band cannot win.
 - *The memorised cluster.* 2-means starts from the reference and the picture farthest from it, so that nothing is drawn;
   the cluster whose centre ends nearest the reference is the memorised one. The reference is the medoid of pictures
   drawn under the original prompt.

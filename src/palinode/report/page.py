@@ -139,9 +139,9 @@ def data_pictures(task: Task, contact: bytes) -> dict:
 def concept_pictures(task: Task) -> dict:
     """One strip a stratum: the same prompts and noise in every row."""
     found = []
-    for stratum, first, prompts in images.strata(task):
-        asked = "; ".join(dict.fromkeys(prompts)) or "the empty prompt"
-        strip = images.data_uri(plots.strip(task, list(range(first, first + len(prompts)))))
+    for stratum, first, texts in images.strata(task):
+        asked = "; ".join(dict.fromkeys(texts)) or "the empty prompt"
+        strip = images.data_uri(plots.strip(task, list(range(first, first + len(texts)))))
         found.append((stratum, strip, f"One line a row, one prompt and noise a column. Asked for: {asked}."))
     return {"strips": found, "sheets": []}
 
