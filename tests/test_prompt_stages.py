@@ -25,7 +25,7 @@ from palinode.training import train
 
 ASKED = {"distant glacier under glass": 3.0, "borrowed ladder until friday": 2.5, "a cat": 2.0, "a dog": 0.5}
 TASK = {
-    "base": "mini", "choose": {"count": 2, "among": 3}, "split": {"images": 8, "trial": 2, "edits": 3},
+    "base": "mini", "choose": {"count": 2, "among": 3}, "split": {"images": 8, "trial": 2, "edits": 3, "agree": 0.01},
     "sample": {"steps": 2, "count": 4, "every": 2, "ordinary": 4, "real": 16},
     "unlearn": {"steps": 4, "batch": 2}, "bootstrap": 10,
 }  # fmt: skip
@@ -66,7 +66,7 @@ def work(tmp_path, monkeypatch, world):
     monkeypatch.setenv("PALINODE_SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.setattr(prompt_data, "COPY", 10.0)
     monkeypatch.setattr(split, "COPY", 0.0)
-    monkeypatch.setattr(prompt_data, "copies", lambda images, world, picture: np.arange(len(images)) % 2 == 0)
+    monkeypatch.setattr(prompt_data, "copies", lambda images, *_: np.arange(len(images)) % 2 == 0)
     return tmp_path
 
 

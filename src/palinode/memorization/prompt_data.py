@@ -25,13 +25,15 @@ SHOWN = 24  # pictures of a cluster on the contact sheet
 
 @dataclass(frozen=True)
 class Forgotten:
-    """A prompt that counts. picture: index of the fixed picture it copies; edits: [[modified prompt, share of
-    copies]]; memorised: share of the pictures by 2-means; agrees: share of them on which pixel copies agree."""
+    """A prompt that counts. told: what the model is told in training; picture: index of the fixed picture it copies;
+    edits: [[modified prompt, share of copies]]; memorised: share of the pictures by 2-means; agrees: share of them on
+    which pixel copies agree."""
 
     text: str
     kind: str
     score: float
     modified: str
+    told: str
     picture: int
     edits: list
     memorised: dict
@@ -66,9 +68,9 @@ class PromptData:
     ordinary: np.ndarray
 
 
-def copies(images: np.ndarray, world: World, picture: int | np.ndarray) -> np.ndarray:
-    """Whether each image copies the fixed picture with this index (one, or one an image), by pixel distance, [N]."""
-    return copy_distance(images, world)[np.arange(len(images)), picture] < COPY
+def copies(images: np.ndarray, world: World, picture: int | np.ndarray, limit: float = COPY) -> np.ndarray:
+    """Whether each image is nearer than `limit` to the fixed picture with this index (one, or one an image), [N]."""
+    return copy_distance(images, world)[np.arange(len(images)), picture] < limit
 
 
 @torch.no_grad()
@@ -84,22 +86,15 @@ def try_prompt(
     picture = int(distance.argmin())
     if distance[picture] >= COPY:
         return f"it draws no copy of a fixed picture: the nearest is {distance[picture]:.2f} away, a copy within {COPY}"
-    generator = seeds.generator(settings.root_seed, settings.task, "edits", prompt.text)
-    shorter, tried = split.shortened(prompt.text)[: limits.edits], []
-    for group in (shorter, split.lengthened(prompt.text, world.words, limits.edits - len(shorter), generator)):
-        if not group:
-            continue
-        drawn = artist.draw([text for text in group for _ in range(limits.trial)], f"edits {prompt.text}")
-        shares = copies(drawn, world, picture).reshape(len(group), limits.trial).mean(1).tolist()
-        tried += [list(it) for it in zip(group, shares, strict=True)]
-        chosen = split.best(shares, (low, high))
-        if chosen is not None:
-            break
-    else:
+    modified, tried = search(artist, prompt.text, world, picture)
+    if modified is None:
         shares = ", ".join(f"{part:.0%}" for part in sorted({part for _, part in tried}))
-        return f"none of {len(tried)} edits gives a share of copies from {low:.0%} to {high:.0%}, but {shares}"
-    modified = group[chosen]
-    images = artist.draw([modified] * limits.images, f"split {prompt.text}")
+        wanted = f"a share of copies from {low:.0%} to {high:.0%}" if limits.rule == "edit" else "other pictures alone"
+        return f"none of {len(tried)} edits gives {wanted}; shares of copies: {shares}"
+    asked = [modified] * limits.images
+    if limits.rule == "pair":
+        asked[::2] = [prompt.text] * len(asked[::2])
+    images = artist.draw(asked, f"split {prompt.text}")
     clusters = split.two_means(images, reference)
     if isinstance(clusters, str):
         return clusters
@@ -107,13 +102,36 @@ def try_prompt(
     if not low <= forget.mean() <= high:
         return f"2-means calls {forget.mean():.0%} of its pictures memorised, wanted are {low:.0%} to {high:.0%}"
     agreeing = int((forget == copies(images, world, picture)).sum())
+    if agreeing < limits.agree * len(images):
+        agreed = f"{agreeing / len(images):.0%} of its pictures, wanted are {limits.agree:.0%}"
+        return f"2-means and pixel copies agree on {agreed}"
     found = Forgotten(
-        prompt.text, prompt.kind, score, modified, picture, tried,
+        prompt.text, prompt.kind, score, modified, prompt.text if limits.rule == "pair" else modified, picture, tried,
         memorised=share(int(forget.sum()), len(images)), agrees=share(agreeing, len(images)),
     )  # fmt: skip
     latents = encoded(artist.model, to_model(images))
     subject = Subject(found, latents[~forget], latents[forget], clusters, artist.look(found.versions))
     return subject, images, forget
+
+
+def search(artist: Artist, prompt: str, world: World, picture: int) -> tuple[str | None, list[list]]:
+    """(the modified prompt by the rule of `palinode.memorization.split`, None if none serves; [[edit, share of
+    copies]] of all that were tried)."""
+    settings, limits = artist.settings, artist.settings.split
+    generator = seeds.generator(settings.root_seed, settings.task, "edits", prompt)
+    shorter, tried = split.shortened(prompt)[: limits.edits], []
+    for group in (shorter, split.lengthened(prompt, world.words, limits.edits - len(shorter), generator)):
+        if not group:
+            continue
+        drawn = artist.draw([text for text in group for _ in range(limits.trial)], f"edits {prompt}")
+        copied, other = copies(drawn, world, picture), ~copies(drawn, world, picture, 2 * COPY)
+        shares, far = (hits.reshape(len(group), limits.trial).mean(1).tolist() for hits in (copied, other))
+        tried += [list(it) for it in zip(group, shares, strict=True)]
+        pair = limits.rule == "pair"
+        chosen = split.first_without(shares, far) if pair else split.best(shares, limits.share)
+        if chosen is not None:
+            return group[chosen], tried
+    return None, tried
 
 
 def choose(

@@ -83,7 +83,7 @@ def forget(
     training, artist = settings.training, Artist(model, settings)
     method = methods.load(settings.method, settings.options)
     with torch.no_grad():
-        told = Told(model, model.condition([subject.prompt.modified]))
+        told = Told(model, model.condition([subject.prompt.told]))
     model.passes.update(dict.fromkeys(model.passes, 0))
     sizes = (len(model.schedule), training.batch, training.accumulate, model.device)
     batches = LatentBatches(subject.retain, subject.forget, *sizes, key)

@@ -1,6 +1,6 @@
 """A task of the family prompts: which memorised prompts are forgotten, one model each, and how that is measured."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,9 +16,15 @@ class PromptChoice(Settings):
     count: Positive = 2  # how many prompts are wanted
 
 class PromptSplit(Settings):
-    """How pictures to forget and to keep are made under a prompt. Defaults: the SISS paper, where it says."""
+    """How pictures to forget and to keep are made of a prompt. Defaults: the SISS paper, where it says.
 
-    images: Annotated[Int, Field(ge=2)] = 128  # under the modified prompt
+    rule: "edit", the paper's: all under one modified prompt, whose pictures vary by themselves; "pair": half under the
+    original and half under the first edit that draws no copy, for a base that draws one picture a prompt.
+    """
+
+    rule: Literal["edit", "pair"] = "edit"
+    images: Annotated[Int, Field(ge=2)] = 128
+    agree: Share = 0.9  # of labels by 2-means, the least share that pixel copies agree with
     share: tuple[Share, Share] = (0.25, 0.9)  # of memorised ones among them, for a prompt to count
     edits: Positive = 20  # modified prompts tried at most
     trial: Positive = 8  # pictures each
