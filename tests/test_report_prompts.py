@@ -17,7 +17,7 @@ NASTY = 'the "<b>bold</b>" & <script>alert(1)</script>'
 def write(root, count):
     """Cells of a task with `count` prompts; returns the settings of its rows."""
     rng, rate = np.random.default_rng(3), {"value": 0.5, "lo": 0.4, "hi": 0.6, "n": 128}
-    counted = {"text": NASTY, "kind": "verbatim", "score": 1.5, "modified": f"{NASTY} x", "picture": 0,
+    counted = {"text": NASTY, "kind": "verbatim", "score": 1.5, "modified": f"{NASTY} x", "told": NASTY, "picture": 0,
                "edits": [[NASTY, 0.5]], "memorised": rate, "agrees": rate}  # fmt: skip
     refused = {"text": f"no {NASTY}", "kind": "ordinary", "score": 1.2, "reason": f"as {NASTY}"}
     folder = root / "out/data/emoji-memorized"
@@ -41,14 +41,14 @@ def write(root, count):
             for name, (paper, _) in ROWS.items()}  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=[2, 40])
-def built(tmp_path_factory, request):
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("prompts")
     settings = make_run(root)
     settings["families"]["emoji-memorized"] = "prompts"
-    settings["tasks"]["emoji-memorized"] = write(root, request.param)
+    settings["tasks"]["emoji-memorized"] = write(root, 2)
     build.build(settings, root)
-    return root, collect.collect(settings, root)[1], request.param
+    return root, collect.collect(settings, root)[1]
 
 
 def test_what_comes_from_outside_is_escaped(built):
@@ -60,19 +60,17 @@ def test_what_comes_from_outside_is_escaped(built):
 
 
 def test_the_papers_rates_stand_beside_ours(built):
-    root, task, _ = built
+    root, task = built
     papers = {table["id"]: table for table in claims.read_tables(root / "reference")}
     shown = tables.main_table(task, papers, claims.read_mapping(root / "reference"))
-    cells = {name: row[0] for name, _, row in shown.rows}
-    assert (cells["siss-05"].value, cells["siss-05"].paper, cells["erasediff-siss"].paper) == ("100", "87", "49")
+    cells = {name: row[1] for name, _, row in shown.rows}
+    assert (cells["siss-05"].value, cells["siss-05"].paper, cells["erasediff-siss"].paper) == ("50", "71", "24")
 
 
-def test_claims_wait_for_enough_prompts(built):
-    root, task, count = built
+def test_claims_are_ours_or_wait_for_what_the_paper_measured(built):
+    root, task = built
     results = {result.claim["id"]: result for result in claims.evaluate([task], root / "reference")}
-    found = results["siss-sd-2"]
-    if count < 20:
-        assert found.verdict == "untested" and "2 samples, at least 20 needed" in found.reason
-    else:
-        assert found.verdict == "holds"
-    assert results["siss-sd-iqa-1"].verdict == "untested"
+    assert results["small-prompts-3"].verdict == "holds"
+    assert results["siss-sd-3"].verdict == "untested"
+    assert "2 samples, at least 20 needed" in results["siss-sd-3"].reason
+    assert "no metric of ours stands for success_partial" in results["siss-sd-3"].reason
