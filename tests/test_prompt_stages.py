@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TEXT_MODEL, TEXT_SCHEDULER
+from conftest import TEXT_MODEL, TEXT_SCHEDULER, training
 from project import PARAMETERS, ROOT
 
 from palinode import judge, methods, params, plan, text_to_image
 from palinode.data.scenes import World
 from palinode.errors import UserError
 from palinode.io import read_json, write_json
-from palinode.memorization import prompt_data, prompt_metrics, prompt_unlearning, split
+from palinode.memorization import prompt_data, prompt_looks, prompt_metrics, prompt_unlearning, split
 from palinode.memorization.prompt_looks import Look
 from palinode.report import collect, page, prompts
 from palinode.scene_judge import SceneJudge
+from palinode.scratch import Scratch
 from palinode.training import train
 
 ASKED = {"distant glacier under glass": 3.0, "borrowed ladder until friday": 2.5, "a cat": 2.0, "a dog": 0.5}
@@ -34,11 +35,11 @@ ROWS = {"naive": {"method": "naive_deletion"}, "siss-0": {"method": "siss", "opt
 
 
 def parameters(rows=("naive",), **changes) -> dict:
-    made, training = copy.deepcopy(PARAMETERS), {"steps": 1, "batch": 2, "lr": 1e-3}
+    made, short = copy.deepcopy(PARAMETERS), {"steps": 1, "batch": 2, "lr": 1e-3}
     made["rows"] |= {name: {"lr": 1e-3, "steps": 2} | row for name, row in ROWS.items()}
     made["text_bases"] = {"mini": {
         "model": TEXT_MODEL, "scheduler": TEXT_SCHEDULER,
-        "autoencoder": training, "contrast": training, "denoiser": training,
+        "autoencoder": short, "contrast": short, "denoiser": short,
     }}  # fmt: skip
     made["detection"] = {"bases": ["mini"]}
     made["prompts"], made["prompt_tasks"] = {"tasks": ["few"], "rows": list(rows)}, {"few": TASK | changes}
@@ -153,19 +154,11 @@ def test_siss_on_a_model_told_a_prompt_is_finite(world, tmp_path, lam):
     assert torch.equal(first.x, again.x) and torch.equal(first.eps, again.eps)
     x_t, t = first.x, first.t
     assert torch.equal(told.predict(x_t, t), model.predict(x_t, t, model.condition(["a cat"] * 3)))
-    settings = prompt_settings(lam)
-    from palinode.scratch import Scratch
-
+    settings = training(steps=2, batch=3, accumulate=2)
     with Scratch("told", []) as scratch:
         history = train(told, methods.load("siss", {"lam": lam}), batches, settings, scratch, "told")
     assert all(np.isfinite(value) for line in history for value in line.values())
     assert told.passes is model.passes and model.passes["forward"] >= 2 * 3 * 2
-
-
-def prompt_settings(lam: float):
-    from conftest import training
-
-    return training(steps=2, batch=3, accumulate=2)
 
 
 def test_success_is_nothing_memorised_at_the_end_and_quality_throughout():
@@ -233,5 +226,42 @@ def test_wrong_parameters_name_their_key(tmp_path, change, words):
 def test_a_row_takes_the_steps_of_its_task(tmp_path):
     made = params.Params.model_validate(parameters(overrides={"naive": {"lr": 0.5}}))
     plan.write_all(made, ROOT, tmp_path)
-    training = read_json(tmp_path / "unlearn-prompts-few-naive.json")["settings"]["training"]
-    assert (training["steps"], training["lr"], training["betas"]) == (4, 0.5, [0.9, 0.999])
+    found = read_json(tmp_path / "unlearn-prompts-few-naive.json")["settings"]["training"]
+    assert (found["steps"], found["lr"], found["betas"]) == (4, 0.5, [0.9, 0.999])
+
+
+def test_a_killed_split_goes_on_to_the_same_bytes(work, monkeypatch):
+    begin()
+    made = {path.name: path.read_bytes() for path in (work / "out/data/few").glob("*.*")}
+    shutil.rmtree(work / "out/data/few")
+    draw, drawn = prompt_looks.draw, []
+
+    def killed(*arguments):
+        drawn.append(arguments[-1])
+        if len(drawn) == 5:
+            raise KeyboardInterrupt
+        return draw(*arguments)
+
+    monkeypatch.setattr(prompt_looks, "draw", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run("split", "few")
+    assert all((place / "chunk-0.npy").exists() for place in drawn[:4])
+    run("split", "few")
+    assert {path.name: path.read_bytes() for path in (work / "out/data/few").glob("*.*")} == made
+
+
+def test_a_pair_is_told_the_original_and_keeps_a_neighbour(work, monkeypatch):
+    def half(images, world, picture, limit=prompt_data.COPY):
+        return np.zeros(len(images), bool) if len(images) < 8 else np.arange(len(images)) % 2 == 0
+
+    monkeypatch.setattr(prompt_data, "copies", half)
+    begin(parameters(split=TASK["split"] | {"rule": "pair", "share": [0.01, 0.99]}))
+    for it in read_json(work / "out/data/few/prompts.json")["prompts"]:
+        assert it["told"] == it["text"] and it["modified"] == split.shortened(it["text"])[0]
+
+
+def test_the_prompts_that_are_tuned_on_are_not_reported():
+    loaded = params.load(ROOT / "params.yaml")
+    for name in loaded.prompts.tasks:
+        shown, tuned = loaded.prompt_tasks[name].choose, loaded.prompt_tasks[f"{name}-val"].choose
+        assert tuned.skip >= shown.skip + shown.among
