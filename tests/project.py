@@ -29,6 +29,7 @@ PARAMETERS = {
     "seeds": [0],
     "data": {"tasks": ["tiny"], "rows": ["naive", "siss-05"]},
     "concept": {"tasks": [], "rows": []},
+    "prompts": {"tasks": [], "rows": []},
     "classes": {"bases": [], "oracles": []},
     "text": {"bases": [], "oracles": []},
     "detection": {"bases": []},

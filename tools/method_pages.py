@@ -58,7 +58,7 @@ def _settings(row: str, loaded: params.Params) -> str:
     parts = [f"lr {settings.lr:g}", f"{settings.steps} steps"]
     parts += [f"{key} {value}" for key, value in settings.options.items()]
     parts += [f"trains {settings.trainable}"] if settings.trainable != "all" else []
-    for name, task in (loaded.tasks | loaded.concept_tasks).items():
+    for name, task in (loaded.tasks | loaded.concept_tasks | loaded.prompt_tasks).items():
         if row in task.overrides:
             changed = task.overrides[row].model_dump(exclude_none=True, exclude_defaults=True)
             parts.append(f"in {name}: " + ", ".join(f"{key} {value}" for key, value in changed.items()))

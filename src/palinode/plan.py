@@ -13,6 +13,8 @@ from palinode.errors import UserError
 from palinode.io import write_json
 from palinode.params import Params, Training
 
+FAMILIES = {"unlearn": "data", "unlearn_concept": "concept", "unlearn_prompts": "prompts"}  # script -> whose rows
+
 
 def write_all(params: Params, root: Path, folder: Path) -> None:
     """Write the plan of every stage of `params` into `folder`.
@@ -24,11 +26,11 @@ def write_all(params: Params, root: Path, folder: Path) -> None:
     if params.detection.bases:
         _check_detection(params, root)
     for name, script, extra, settings in _stages(params):
-        if script in ("unlearn", "unlearn_concept"):
-            row = name.split("/")[1]
+        if script in FAMILIES:
+            row, family = name.split("/")[1], FAMILIES[script]
             method = methods.load(settings["method"], settings["options"], f"rows.{row}.options: ")
-            if script == "unlearn" and method.needs_anchor:
-                raise UserError(f"data.rows: {row!r} needs an anchor, which the family `data` has not")
+            if family != "concept" and method.needs_anchor:
+                raise UserError(f"{family}.rows: {row!r} needs an anchor, which the family `{family}` has not")
         code = fingerprint.of(root / "stages" / f"{script}.py", root / "src", extra) if script else {}
         write_json(folder / f"{name.replace('/', '-')}.json", {"settings": settings, "code": code})
 
@@ -99,6 +101,13 @@ def _stages(params: Params):
             if stage[1] == "unlearn_concept":
                 row = stage[0].split("/")[1]
                 rows_shown.setdefault(name, {})[row] = stage[3] | {"paper": params.rows[row].paper}
+    for name in params.prompts.tasks:
+        families[name] = "prompts"
+        for stage in _prompt_stages(params, name):
+            yield stage
+            if stage[1] == "unlearn_prompts":
+                row = stage[0].split("/")[1]
+                rows_shown.setdefault(name, {})[row] = stage[3] | {"paper": params.rows[row].paper}
     report = {"root_seed": params.root_seed, "families": families, "tasks": rows_shown, "seeds": params.seeds}
     report["bases"] = [[name, "class"] for name in params.classes.bases] + [[n, "text"] for n in params.text.bases]
     report["detected"] = params.detection.bases
@@ -133,3 +142,18 @@ def _concept_stages(params: Params, name: str):
         training = Training(steps=chosen.steps[-1], lr=chosen.lr, batch=chosen.batch).model_dump(mode="json")
         settings |= {"budget": chosen.model_dump(), "training": training}
         yield f"{attack}-{name}", "attack_concept", (), common | settings
+
+
+def _prompt_stages(params: Params, name: str):
+    """The same of one task of memorised prompts."""
+    task = params.prompt_tasks[name]
+    dump, common = task.model_dump(mode="json"), {"root_seed": params.root_seed, "task": name}
+    yield f"split-{name}", "split", (), common | {key: dump[key] for key in ("base", "choose", "split", "sample")}
+    look = {key: dump[key] for key in ("sample", "bootstrap")}
+    yield f"evaluate-prompts-{name}", "evaluate_prompts", (), common | look
+    for row_name in params.prompts.rows:
+        row = params.row(name, row_name)
+        training = Training(lr=row.lr, **dump["unlearn"] | {"steps": row.steps}).model_dump(mode="json")
+        settings = {"method": row.method, "options": row.options, "trainable": row.trainable, "training": training}
+        module = f"palinode.methods.{row.method}"
+        yield f"unlearn-prompts-{name}/{row_name}", "unlearn_prompts", (module,), common | look | settings

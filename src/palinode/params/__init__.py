@@ -11,6 +11,7 @@ from palinode.params.bases import ClassBase, TextBase
 from palinode.params.concept import ConceptTask
 from palinode.params.detection import Detection
 from palinode.params.fields import Int, Positive, Rate, Settings, Trainable, Training
+from palinode.params.prompts import PromptTask
 from palinode.params.robustness import Robustness
 from palinode.params.tasks import Task
 
@@ -38,6 +39,12 @@ class DataFamily(Settings):
     tasks: list[str]
     rows: list[str]
 
+class PromptFamily(Settings):
+    """Unlearning of memorised prompts: one model a prompt forgets what its base drew from memory."""
+
+    tasks: list[str] = []
+    rows: list[str] = []
+
 class ClassFamily(Settings):
     """Class-conditional bases; each is retrained without each class of `oracles`."""
 
@@ -63,6 +70,7 @@ class Params(Settings):
     runtime: Runtime = Runtime()
     data: DataFamily
     concept: ConceptFamily = ConceptFamily()
+    prompts: PromptFamily = PromptFamily()
     classes: ClassFamily = ClassFamily()
     text: TextFamily = TextFamily()
     detection: Detection = Detection()
@@ -70,12 +78,13 @@ class Params(Settings):
     rows: dict[str, Row]
     tasks: dict[str, Task]
     concept_tasks: dict[str, ConceptTask] = {}
+    prompt_tasks: dict[str, PromptTask] = {}
     text_bases: dict[str, TextBase] = {}
     class_bases: dict[str, ClassBase] = {}
 
     @model_validator(mode="after")
     def _names(self):
-        for kind in ("rows", "tasks", "concept_tasks", "text_bases", "class_bases"):
+        for kind in ("rows", "tasks", "concept_tasks", "prompt_tasks", "text_bases", "class_bases"):
             for name in getattr(self, kind):
                 if not NAME.fullmatch(name):
                     raise ValueError(f"{kind}: the name {name!r} may only use a-z, 0-9 and '-'")
@@ -84,7 +93,7 @@ class Params(Settings):
             for name in getattr(self.data, kind):
                 if name not in known:
                     raise ValueError(f"data.{kind}: {name!r} is not defined under `{kind}`")
-        for kind in ("tasks", "concept_tasks"):
+        for kind in ("tasks", "concept_tasks", "prompt_tasks"):
             for name, task in getattr(self, kind).items():
                 for row in task.overrides:
                     if row not in self.rows:
@@ -93,36 +102,46 @@ class Params(Settings):
             for name in getattr(self, family).bases:
                 if name not in getattr(self, kind):
                     raise ValueError(f"{family}.bases: {name!r} is not defined under `{kind}`")
-        for kind, known in (("rows", self.rows), ("tasks", self.concept_tasks)):
-            for name in getattr(self.concept, kind):
-                if name not in known:
-                    where = "rows" if kind == "rows" else "concept_tasks"
-                    raise ValueError(f"concept.{kind}: {name!r} is not defined under `{where}`")
+        for family, tasks in (("concept", "concept_tasks"), ("prompts", "prompt_tasks")):
+            for kind, where in (("rows", "rows"), ("tasks", tasks)):
+                for name in getattr(getattr(self, family), kind):
+                    if name not in getattr(self, where):
+                        raise ValueError(f"{family}.{kind}: {name!r} is not defined under `{where}`")
         for name, task in self.concept_tasks.items():
             if task.base not in self.text_bases | self.class_bases:
                 raise ValueError(f"concept_tasks.{name}.base: {task.base!r} is not defined under a kind of bases")
+        for name, task in self.prompt_tasks.items():
+            if task.base not in self.text_bases:
+                raise ValueError(f"prompt_tasks.{name}.base: {task.base!r} is not defined under `text_bases`")
+            if name in self.prompts.tasks and task.base not in self.detection.bases:
+                raise ValueError(f"prompts.tasks: {name!r} needs {task.base!r} in the list `detection.bases`")
         for kind in ("tasks", "rows"):
             for name in getattr(self.robustness, kind):
                 if name not in getattr(self.concept, kind):
                     raise ValueError(f"robustness.{kind}: {name!r} is not in the list `concept.{kind}`")
-        taken = [*self.tasks, *self.concept_tasks, *self.text_bases, *self.class_bases]
+        taken = [*self.tasks, *self.concept_tasks, *self.prompt_tasks, *self.text_bases, *self.class_bases]
         for name in taken:
             if taken.count(name) > 1:
                 raise ValueError(f"{name!r} names two of the tasks and bases: they would share a folder")
+        for kind in ("tasks", "rows"):
+            _check_list(f"prompts.{kind}", getattr(self.prompts, kind), filled=bool(self.prompts.tasks))
         _check_list("seeds", self.seeds)
         _check_list("detection.detectors", self.detection.detectors)
         return self
 
     def row(self, task: str, row: str) -> Row:
         """The row's settings with the task's override applied."""
-        settings, override = self.rows[row], (self.tasks | self.concept_tasks)[task].overrides.get(row)
+        tasks = self.tasks | self.concept_tasks | self.prompt_tasks
+        settings, override = self.rows[row], tasks[task].overrides.get(row)
+        if task in self.prompt_tasks:
+            settings = settings.model_copy(update={"steps": tasks[task].unlearn.steps})
         if override is None:
             return settings
         changed = {k: v for k in ("lr", "steps", "trainable") if (v := getattr(override, k)) is not None}
         return settings.model_copy(update=changed | {"options": settings.options | override.options})
 
-def _check_list(name: str, values: list) -> None:
-    if not values:
+def _check_list(name: str, values: list, filled: bool = True) -> None:
+    if filled and not values:
         raise ValueError(f"{name}: the list is empty")
     repeated = sorted({str(v) for v in values if values.count(v) > 1})
     if repeated:

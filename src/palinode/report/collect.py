@@ -22,12 +22,15 @@ from palinode.errors import UserError
 from palinode.metrics.record import wilson
 
 REFERENCE_ROWS = {"data": ("real", "base", "oracle"),  # family -> the scale its rows are read on; always seed 0
-                  "concept": ("base", "oracle", "other")}
+                  "concept": ("base", "oracle", "other"), "prompts": ("base",)}
 HEADLINE = {"data": ("inception_score_judge", "nll_forget", "eps_error_forget", "forget_rate", "kid_judge",
                      "denoise_similarity_judge", "integrity_judge", "oracle_similarity_judge"),
             "concept": ("ua_t0", "ua_t1", "ua_t2", "ua_t3", "ua_t4", "ua_gap", "right_anchor", "right_near",
                         "right_far", "right_other_domain", "integrity_near_judge", "integrity_far_judge",
-                        "fid_kept_judge")}
+                        "fid_kept_judge"),
+            "prompts": ("success_modified", "success_original", "memorised_modified", "memorised_original",
+                        "copies_modified", "copies_original", "realism_modified_judge", "realism_original_judge",
+                        "noise_norm_original", "integrity_ordinary_judge", "copies_others")}
 FIELDS = ("family", "task", "method", "seed", "metric", "value", "lo", "hi", "n", "interval", "reason")
 
 

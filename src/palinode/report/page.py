@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 from palinode.data.captions import STYLES
-from palinode.report import images, plots, robustness, tables
+from palinode.report import images, plots, prompts, robustness, tables
 from palinode.report.claims import VERDICTS, Result, read_mapping, read_tables
 from palinode.report.collect import Task
 
@@ -99,7 +99,9 @@ def view(task: Task, papers: dict[str, dict], mapping: dict, contact: bytes | No
     if any(len(row.cells) > 1 for row in task.rows):
         used.add("t")
     curves, attacks = plots.curves(task), robustness.view(task, mapping)
-    return (data_pictures(task, contact) if contact else concept_pictures(task)) | {
+    pictures = {"data": lambda: data_pictures(task, contact), "concept": lambda: concept_pictures(task),
+                "prompts": lambda: {"strips": prompts.strips(task), "sheets": []}}
+    return pictures[task.family]() | {
         "name": task.name,
         "family": task.family,
         "main": tables.main_table(task, papers, mapping),
@@ -111,6 +113,7 @@ def view(task: Task, papers: dict[str, dict], mapping: dict, contact: bytes | No
         "intervals": ", ".join(text for kind, text in INTERVALS.items() if kind in used),
         "pareto": [_safe(svg) for front in plots.FRONTS[task.family] if (svg := plots.pareto(task, *front))],
         "curves": _safe(curves) if curves else None,
+        "prompts": prompts.view(task) if task.family == "prompts" else None,
         "attacks": attacks | {"figure": _safe(attacks["figure"])} if attacks else None,
         "settings_heads": ["row", *SETTINGS],
         "settings_rows": [(row.name, [setting((row.settings | row.settings["training"])[key]) for key in SETTINGS])
@@ -136,9 +139,9 @@ def data_pictures(task: Task, contact: bytes) -> dict:
 def concept_pictures(task: Task) -> dict:
     """One strip a stratum: the same prompts and noise in every row."""
     found = []
-    for stratum, first, prompts in images.strata(task):
-        asked = "; ".join(dict.fromkeys(prompts)) or "the empty prompt"
-        strip = images.data_uri(plots.strip(task, list(range(first, first + len(prompts)))))
+    for stratum, first, texts in images.strata(task):
+        asked = "; ".join(dict.fromkeys(texts)) or "the empty prompt"
+        strip = images.data_uri(plots.strip(task, list(range(first, first + len(texts)))))
         found.append((stratum, strip, f"One line a row, one prompt and noise a column. Asked for: {asked}."))
     return {"strips": found, "sheets": []}
 

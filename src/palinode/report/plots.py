@@ -26,6 +26,7 @@ FRONTS = {  # family -> (metric across, its label, metric up, its label)
     "concept": (("ua_t0", "UA on given prompts, higher = unlearned", "right_near", "Near things right, higher = kept"),
                 ("ua_t0", "UA on given prompts, higher = unlearned", "integrity_near_judge",
                  "Integrity of near things (judge), higher = kept")),
+    "prompts": (),  # a few prompts decide success: the table and the strips show more
 }
 
 

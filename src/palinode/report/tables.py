@@ -49,7 +49,20 @@ CONCEPT = (
     Column("integrity_far_judge", "Integrity, far (judge)", "↑", 2, kept=True),
     Column("fid_kept_judge", "FID of what is kept (judge)", "↓", 2, kept=True),
 )
-MAIN = {"data": DATA, "concept": CONCEPT}
+PROMPTS = (
+    rate("success_modified", "Success, modified prompt"),
+    rate("success_original", "Success, original prompt"),
+    rate("memorised_modified", "Memorised, modified", "↓"),
+    rate("memorised_original", "Memorised, original", "↓"),
+    rate("copies_modified", "Pixel copies, modified", "↓"),
+    rate("copies_original", "Pixel copies, original", "↓"),
+    rate("realism_modified_judge", "Realism, modified (judge)"),
+    rate("realism_original_judge", "Realism, original (judge)"),
+    Column("noise_norm_original", "Noise norm, original", "↓", 2),
+    Column("integrity_ordinary_judge", "Integrity, ordinary prompts (judge)", "↑", 2),
+    rate("copies_others", "Copies under other memorised prompts", ""),
+)
+MAIN = {"data": DATA, "concept": CONCEPT, "prompts": PROMPTS}
 ERASED = 0.8  # a row has erased its target if the judge misses it in at least this share of T0
 COPIES = (
     Column("copy_rate_forget", "Copies of the forget images", "↓", 2, "%", 100.0),
@@ -63,7 +76,8 @@ COST = (
     Column("backwards_per_sample", "Backwards a sample", "", 2),
     Column("cost_per_sample", "Cost a sample", "", 2, "F"),
 )
-PAPER_TABLES = {"main": ("siss_mnist_tshirt_table2", "erasediff_cifar10_table1"), "cost": ("siss_cost_per_sample",)}
+PAPER_TABLES = {"main": ("siss_mnist_tshirt_table2", "erasediff_cifar10_table1", "siss_sd_success"),
+                "cost": ("siss_cost_per_sample",)}
 ROW_NOTES = {"real": "training images", "base": "before unlearning", "oracle": "never saw what is forgotten",
              "other": "the base, from another noise"}
 

@@ -1,0 +1,77 @@
+"""What a model draws under the prompts it is to forget, and beside them: always from the same noises."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from palinode import seeds
+from palinode.conditional_sampling import draw, noise, timesteps
+from palinode.data import captions
+from palinode.data.scenes import World
+from palinode.memorization.probe import Probe
+from palinode.memorization.prompts import KINDS
+from palinode.text_to_image import TextToImage
+
+VERSIONS = ("modified", "original")  # of a prompt: what the paper calls partially and fully memorised
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at a prompt found: pictures uint8 [versions, N, H, W, C], norms float32 [versions, N], those of
+    the text-conditional noise at the sampler's first step."""
+
+    pictures: np.ndarray
+    norms: np.ndarray
+
+
+@dataclass(frozen=True)
+class Artist:
+    """A model with the settings and names of its draws. settings: root_seed, task, sample; folder: where finished
+    pictures wait, so that a killed run continues."""
+
+    model: TextToImage
+    settings: object
+    folder: Path | None = None
+
+    def draw(self, prompts: list[str], use: str) -> np.ndarray:
+        """One picture a prompt, uint8 [N, H, W, C]; picture i of one use comes from the same noise in every model."""
+        sample, key = self.settings.sample, (self.settings.root_seed, f"{self.settings.task} {use}")
+        place = self.folder and self.folder / f"{seeds.derive(use, *prompts):016x}"
+        return draw(self.model, prompts, key, sample.guidance, sample.steps, place)
+
+    def look(self, texts: list[str]) -> Look:
+        """At the versions of a prompt, [modified, original]: the same noises for both."""
+        count, use = self.settings.sample.count, f"look {texts[-1]}"
+        pictures = np.stack([self.draw([text] * count, use) for text in texts])
+        return Look(pictures, np.stack([self._norms(text, use) for text in texts]))
+
+    def ordinary(self, world: World, use: str = "ordinary") -> np.ndarray:
+        """Pictures of ordinary prompts, evenly chosen among all."""
+        return self.draw(ordinary_prompts(world, self.settings.sample.ordinary), use)
+
+    def others(self, world: World) -> np.ndarray:
+        """A picture under each caption that the base was to memorise, in the order of `memorised`."""
+        return self.draw([world.pictures[i].caption for i in memorised(world)], "others")
+
+    @torch.no_grad()
+    def _norms(self, text: str, use: str) -> np.ndarray:
+        model, sample = self.model, self.settings.sample
+        started = noise(model, (self.settings.root_seed, f"{self.settings.task} {use}"), 0, sample.count)
+        given = model.condition([text]).expand(sample.count, -1, -1)
+        times, empty = timesteps(model.config, sample.steps), model.condition([model.nothing])
+        probe = Probe(model, given, empty, started, times, sample.guidance, sample.count)
+        nothing, predicted = probe.pair(started, times[0])
+        return (predicted - nothing).flatten(1).norm(dim=1).cpu().numpy()
+
+
+def ordinary_prompts(world: World, count: int) -> list[str]:
+    """`count` ordinary captions, evenly spaced among all."""
+    listed = captions.ordinary(world.concepts.values())
+    return [listed[i * len(listed) // count] for i in range(min(count, len(listed)))]
+
+
+def memorised(world: World) -> list[int]:
+    """Indices of the fixed pictures that the base was to memorise."""
+    return [i for i, picture in enumerate(world.pictures) if KINDS[picture.kind]]

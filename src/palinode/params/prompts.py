@@ -1,0 +1,70 @@
+"""A task of the family prompts: which memorised prompts are forgotten, one model each, and how that is measured."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from palinode.params.fields import Float, Int, Override, Positive, Rate, Settings, UnlearnDefaults
+
+Share = Annotated[Float, Field(gt=0, lt=1)]  # so that neither part is empty
+
+class PromptChoice(Settings):
+    """Which of the prompts that `detect` flags, in the order of their scores, the highest first."""
+
+    skip: Annotated[Int, Field(ge=0)] = 0  # how many of them are left out
+    among: Positive = 12  # how many after them are tried at most, so that two tasks can be kept apart
+    count: Positive = 2  # how many prompts are wanted
+
+class PromptSplit(Settings):
+    """How pictures to forget and to keep are made of a prompt. Defaults: the SISS paper, where it says.
+
+    rule: "edit", the paper's: all under one modified prompt, whose pictures vary by themselves; "pair": half under the
+    original and half under the first edit that draws no copy, for a base that draws one picture a prompt.
+    """
+
+    rule: Literal["edit", "pair"] = "edit"
+    images: Annotated[Int, Field(ge=2)] = 128
+    agree: Share = 0.9  # of labels by 2-means, the least share that pixel copies agree with
+    share: tuple[Share, Share] = (0.25, 0.9)  # of memorised ones among them, for a prompt to count
+    edits: Positive = 20  # modified prompts tried at most
+    trial: Positive = 8  # pictures each
+
+class PromptSample(Settings):
+    guidance: Rate = 3.0
+    steps: Positive = 25  # DDIM
+    count: Positive = 16  # pictures of each prompt whenever one looks
+    every: Positive = 5  # steps between two looks
+    ordinary: Positive = 48  # ordinary prompts that are drawn at the end
+    real: Positive = 1024  # pictures that realism compares with
+
+class PromptUnlearn(UnlearnDefaults):
+    """The optimiser; defaults other than batch are the paper's. The steps replace those of the rows."""
+
+    steps: Positive = 35
+    batch: Positive = 16
+    betas: tuple[Float, Float] = (0.9, 0.999)
+    weight_decay: Annotated[Float, Field(ge=0)] = 1e-2
+
+class PromptTask(Settings):
+    """Forget what a text-to-image base has memorised under some prompts."""
+
+    base: str  # under `text_bases`, and searched by `detection`
+    choose: PromptChoice = PromptChoice()
+    split: PromptSplit = PromptSplit()
+    sample: PromptSample = PromptSample()
+    unlearn: PromptUnlearn = PromptUnlearn()
+    bootstrap: Positive = 200
+    overrides: dict[str, Override] = {}
+
+    @model_validator(mode="after")
+    def _sound(self):
+        low, high = self.split.share
+        if low >= high:
+            raise ValueError(f"split.share: the ends must ascend (got {low} and {high})")
+        changed = {f"overrides.{row}.steps": it.steps for row, it in self.overrides.items() if it.steps}
+        for key, steps in ({"unlearn.steps": self.unlearn.steps} | changed).items():
+            unit = max(1, steps // 20)
+            if steps % self.sample.every or self.sample.every % unit:
+                reason = f"every {self.sample.every} steps, and looks come at multiples of {unit} that divide the steps"
+                raise ValueError(f"{key}: pictures are drawn {reason} (got {steps})")
+        return self

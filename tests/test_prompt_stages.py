@@ -1,0 +1,267 @@
+"""The family prompts at tiny size, with an untrained base: data, wrapper, success, resume, stages, refusals."""
+
+import copy
+import csv
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TEXT_MODEL, TEXT_SCHEDULER, training
+from project import PARAMETERS, ROOT
+
+from palinode import judge, methods, params, plan, text_to_image
+from palinode.data.scenes import World
+from palinode.errors import UserError
+from palinode.io import read_json, write_json
+from palinode.memorization import prompt_data, prompt_looks, prompt_metrics, prompt_unlearning, split
+from palinode.memorization.prompt_looks import Look
+from palinode.report import collect, page, prompts
+from palinode.scene_judge import SceneJudge
+from palinode.scratch import Scratch
+from palinode.training import train
+
+ASKED = {"distant glacier under glass": 3.0, "borrowed ladder until friday": 2.5, "a cat": 2.0, "a dog": 0.5}
+TASK = {
+    "base": "mini", "choose": {"count": 2, "among": 3}, "split": {"images": 8, "trial": 2, "edits": 3, "agree": 0.01},
+    "sample": {"steps": 2, "count": 4, "every": 2, "ordinary": 4, "real": 16},
+    "unlearn": {"steps": 4, "batch": 2}, "bootstrap": 10,
+}  # fmt: skip
+ROWS = {"naive": {"method": "naive_deletion"}, "siss-0": {"method": "siss", "options": {"lam": 0.0}},
+        "salun": {"method": "salun"}, "erasediff": {"method": "erasediff"}}  # fmt: skip
+
+
+def parameters(rows=("naive",), **changes) -> dict:
+    made, short = copy.deepcopy(PARAMETERS), {"steps": 1, "batch": 2, "lr": 1e-3}
+    made["rows"] |= {name: {"lr": 1e-3, "steps": 2} | row for name, row in ROWS.items()}
+    made["text_bases"] = {"mini": {
+        "model": TEXT_MODEL, "scheduler": TEXT_SCHEDULER,
+        "autoencoder": short, "contrast": short, "denoiser": short,
+    }}  # fmt: skip
+    made["detection"] = {"bases": ["mini"]}
+    made["prompts"], made["prompt_tasks"] = {"tasks": ["few"], "rows": list(rows)}, {"few": TASK | changes}
+    return made
+
+
+@pytest.fixture
+def world() -> World:
+    return World.read(ROOT / "data/emoji")
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch, world):
+    """A folder with an untrained base, its judge and made-up scores, every second picture of which is a copy."""
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    folder = tmp_path / "models/mini"
+    text_to_image.save(text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, 1), folder / "base")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        judge.save(SceneJudge(len(world.concepts), 5), folder / "judge", {})
+    write_json(folder / "detect/metrics.json", {"scores": {"noise_norm_first": {"held_out": {"threshold": 1.0}}}})
+    lines = [f"{text},verbatim,noise_norm_first,{score}" for text, score in ASKED.items()]
+    (folder / "detect/scores.csv").write_text("\n".join(["prompt,kind,detector,score", *lines]) + "\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PALINODE_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr(prompt_data, "COPY", 10.0)
+    monkeypatch.setattr(split, "COPY", 0.0)
+    monkeypatch.setattr(prompt_data, "copies", lambda images, *_: np.arange(len(images)) % 2 == 0)
+    return tmp_path
+
+
+def run(script: str, *arguments: str) -> None:
+    importlib.import_module(script).run(*arguments)
+
+
+def begin(made: dict | None = None) -> None:
+    plan.write_all(params.Params.model_validate(made or parameters()), ROOT, Path("out/plan"))
+    run("split", "few")
+
+
+def report_settings() -> dict:
+    return json.loads(Path("out/plan/report.json").read_text())["settings"]
+
+
+def test_a_task_runs_from_flagged_prompts_to_metrics(work):
+    begin(parameters(("naive", "siss-0", "erasediff")))
+    found = read_json(work / "out/data/few/prompts.json")
+    assert [it["text"] for it in found["prompts"]] == list(ASKED)[:2] and not found["refused"]
+    assert all(0.25 <= it["memorised"]["value"] <= 0.9 and it["modified"] != it["text"] for it in found["prompts"])
+    assert (work / "out/data/few/clusters.png").exists()
+    run("evaluate_prompts", "few", "base")
+    for row in ("naive", "siss-0", "erasediff"):
+        run("unlearn_prompts", "few", row, "0")
+    cells = work / "out/cells/few"
+    base = read_json(cells / "base/0/evaluation/metrics.json")
+    assert base["integrity_ordinary_judge"]["value"] == 1 and base["copies_others"]["n"] == 62
+    for row in ("naive", "siss-0", "erasediff"):
+        metrics = read_json(cells / row / "0/evaluation/metrics.json")
+        assert base.keys() < metrics.keys() and metrics["success_modified"]["n"] == 2
+        assert metrics["integrity_ordinary_judge"]["value"] < 1 and metrics["memorised_original"]["n"] == 8
+        assert metrics["forward_passes"]["value"] == (16 if row == "erasediff" else 8)
+        with open(cells / row / "0/evaluation/steps.csv", newline="") as handle:
+            lines = list(csv.DictReader(handle))
+        assert len(lines) == 2 * 2 * 3 and {line["step"] for line in lines} == {"0", "2", "4"}
+        with open(cells / row / "0/training.csv", newline="") as handle:
+            assert [line["step"] for line in csv.DictReader(handle)] == [str(i) for i in range(8)]
+        assert "nan" not in (cells / row / "0/training.csv").read_text()
+    assert not list((work / "scratch").iterdir())
+    (task,) = [it for it in collect.collect(report_settings() | only("few"), work) if it.name == "few"]
+    shown = page.view(task, {}, {"tasks": {}, "reference_rows": {}}, None)
+    assert [title for title, *_ in shown["strips"]] == ["base", "naive", "siss-0", "erasediff"]
+    assert shown["main"].columns[0].metric == "success_modified" and shown["pareto"] == []
+
+
+def only(task: str) -> dict:
+    """The report's settings without the tasks of other families."""
+    return {"tasks": {task: report_settings()["tasks"][task]}}
+
+
+def test_a_killed_cell_goes_on_to_the_same_bytes(work, monkeypatch):
+    begin()
+    run("unlearn_prompts", "few", "naive", "0")
+    cell = work / "out/cells/few/naive/0"
+    expected = {path.name: path.read_bytes() for path in cell.rglob("*") if path.is_file()}
+    shutil.rmtree(cell)
+    look, looks = prompt_unlearning.Watch.__call__, []
+
+    def killed(watch, step):
+        looks.append(step)
+        if len(looks) == 7:
+            raise KeyboardInterrupt
+        look(watch, step)
+
+    monkeypatch.setattr(prompt_unlearning.Watch, "__call__", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run("unlearn_prompts", "few", "naive", "0")
+    looks.clear()
+    looks.extend([0] * 7)
+    run("unlearn_prompts", "few", "naive", "0")
+    assert looks[7:] == [3, 4], "the first prompt is done, the second goes on after its second step"
+    assert {path.name: path.read_bytes() for path in cell.rglob("*") if path.is_file()} == expected
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
+def test_siss_on_a_model_told_a_prompt_is_finite(world, tmp_path, lam):
+    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, 1)
+    with torch.no_grad():
+        told = prompt_unlearning.Told(model, model.condition(["a cat"]))
+    keep, drop = torch.randn(2, 5, *model.shape, generator=torch.Generator().manual_seed(0))
+    batches = prompt_unlearning.LatentBatches(keep, drop, len(model.schedule), 3, 2, model.device, ("key",))
+    first, again = (next(batches(4)) for _ in range(2))
+    assert torch.equal(first.x, again.x) and torch.equal(first.eps, again.eps)
+    x_t, t = first.x, first.t
+    assert torch.equal(told.predict(x_t, t), model.predict(x_t, t, model.condition(["a cat"] * 3)))
+    settings = training(steps=2, batch=3, accumulate=2)
+    with Scratch("told", []) as scratch:
+        history = train(told, methods.load("siss", {"lam": lam}), batches, settings, scratch, "told")
+    assert all(np.isfinite(value) for line in history for value in line.values())
+    assert told.passes is model.passes and model.passes["forward"] >= 2 * 3 * 2
+
+
+def test_success_is_nothing_memorised_at_the_end_and_quality_throughout():
+    def seen(last: list[bool], *real: float) -> dict:
+        found = {("original", step): {"memorised": np.ones(4, bool), "real": np.array([value] * 4)}
+                 for step, value in zip((0, 5, 10), real, strict=True)}  # fmt: skip
+        found["original", 10]["memorised"] = np.array(last)
+        return found
+
+    nothing = [False] * 4
+    assert prompt_metrics.succeeded(seen(nothing, 0.9, 0.5, 0.9), "original", 0.5)
+    assert not prompt_metrics.succeeded(seen(nothing, 0.9, 0.4, 0.9), "original", 0.5)
+    assert not prompt_metrics.succeeded(seen([False, True, False, False], 0.9, 0.9, 0.9), "original", 0.5)
+
+
+def test_realism_tells_noise_from_pictures(world):
+    eyes = judge.load(ROOT / "models/emoji/judge", SceneJudge)
+    real = prompt_metrics.realism(eyes, world, 64, (1, "t"))
+    noise = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    fixed = (world.fixed[:8, :3].permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+    assert not real(noise).any() and not real(np.full((2, 32, 32, 3), 128, np.uint8)).any() and real(fixed).any()
+    start = Look(np.stack([fixed, noise]), np.zeros((2, 8)))
+    assert prompt_metrics.least([start], real) == pytest.approx(0.35 / 0.811 * real(fixed).mean() / 2)
+
+
+def test_prompts_that_do_not_count_are_listed_with_reasons(work, monkeypatch):
+    monkeypatch.setattr(prompt_data, "COPY", 1e-9)
+    begin()
+    found = read_json(work / "out/data/few/prompts.json")
+    assert [it["text"] for it in found["refused"]] == list(ASKED)[:3] and not found["prompts"]
+    assert "draws no copy of a fixed picture" in found["refused"][0]["reason"]
+    run("evaluate_prompts", "few", "base")
+    run("unlearn_prompts", "few", "naive", "0")
+    for row in ("base", "naive"):
+        note = (work / f"out/cells/few/{row}/0/evaluation/absent.txt").read_text()
+        assert "none of the 3 flagged prompts that were tried counts" in note
+    (task,) = collect.collect(report_settings() | only("few"), work)
+    assert prompts.view(task)["reason"] and prompts.strips(task) == []
+
+
+def test_without_a_threshold_nothing_is_unlearned(work):
+    path = work / "models/mini/detect/metrics.json"
+    write_json(path, {"scores": {"noise_norm_first": {"held_out": {"reason": "no prompt is known to be memorised"}}}})
+    begin()
+    assert read_json(work / "out/data/few/prompts.json")["reason"] == "no prompt is known to be memorised"
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"prompts": {"tasks": ["few"], "rows": ["nemo"]}}, "prompts.rows: 'nemo' is not defined under `rows`"),
+    ({"prompts": {"tasks": ["some"], "rows": ["naive"]}}, "prompts.tasks: 'some' is not defined under `prompt_tasks`"),
+    ({"prompts": {"tasks": ["few"], "rows": []}}, "prompts.rows: the list is empty"),
+    ({"prompts": {"tasks": ["few"], "rows": ["salun"]}}, "'salun' needs an anchor, which the family `prompts` has not"),
+    ({"prompt_tasks": {"few": TASK | {"base": "emoji"}}}, "prompt_tasks.few.base: 'emoji' is not defined"),
+    ({"prompt_tasks": {"tiny": TASK, "few": TASK}}, "'tiny' names two of the tasks and bases"),
+    ({"prompt_tasks": {"few": TASK | {"overrides": {"nemo": {}}}}}, "prompt_tasks.few.overrides: 'nemo'"),
+    ({"prompt_tasks": {"few": TASK | {"unlearn": {"steps": 5}}}}, "unlearn.steps"),
+    ({"prompt_tasks": {"few": TASK | {"split": {"share": [0.9, 0.25]}}}}, "split.share: the ends must ascend"),
+    ({"detection": {"bases": []}}, "prompts.tasks: 'few' needs 'mini' in the list `detection.bases`"),
+])  # fmt: skip
+def test_wrong_parameters_name_their_key(tmp_path, change, words):
+    with pytest.raises((UserError, ValueError), match=words):
+        plan.write_all(params.Params.model_validate(parameters() | change), ROOT, tmp_path)
+
+
+def test_a_row_takes_the_steps_of_its_task(tmp_path):
+    made = params.Params.model_validate(parameters(overrides={"naive": {"lr": 0.5}}))
+    plan.write_all(made, ROOT, tmp_path)
+    found = read_json(tmp_path / "unlearn-prompts-few-naive.json")["settings"]["training"]
+    assert (found["steps"], found["lr"], found["betas"]) == (4, 0.5, [0.9, 0.999])
+
+
+def test_a_killed_split_goes_on_to_the_same_bytes(work, monkeypatch):
+    begin()
+    made = {path.name: path.read_bytes() for path in (work / "out/data/few").glob("*.*")}
+    shutil.rmtree(work / "out/data/few")
+    draw, drawn = prompt_looks.draw, []
+
+    def killed(*arguments):
+        drawn.append(arguments[-1])
+        if len(drawn) == 5:
+            raise KeyboardInterrupt
+        return draw(*arguments)
+
+    monkeypatch.setattr(prompt_looks, "draw", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run("split", "few")
+    assert all((place / "chunk-0.npy").exists() for place in drawn[:4])
+    run("split", "few")
+    assert {path.name: path.read_bytes() for path in (work / "out/data/few").glob("*.*")} == made
+
+
+def test_a_pair_is_told_the_original_and_keeps_a_neighbour(work, monkeypatch):
+    def half(images, world, picture, limit=prompt_data.COPY):
+        return np.zeros(len(images), bool) if len(images) < 8 else np.arange(len(images)) % 2 == 0
+
+    monkeypatch.setattr(prompt_data, "copies", half)
+    begin(parameters(split=TASK["split"] | {"rule": "pair", "share": [0.01, 0.99]}))
+    for it in read_json(work / "out/data/few/prompts.json")["prompts"]:
+        assert it["told"] == it["text"] and it["modified"] == split.shortened(it["text"])[0]
+
+
+def test_the_prompts_that_are_tuned_on_are_not_reported():
+    loaded = params.load(ROOT / "params.yaml")
+    for name in loaded.prompts.tasks:
+        shown, tuned = loaded.prompt_tasks[name].choose, loaded.prompt_tasks[f"{name}-val"].choose
+        assert tuned.skip >= shown.skip + shown.among
