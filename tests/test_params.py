@@ -1,10 +1,12 @@
 """Parameters: typed, complete, and wrong ones named in one line."""
 
 import csv
+import itertools
 from pathlib import Path
 
 import pytest
 import tune_concept
+import tune_prompts
 import yaml
 
 from palinode import params
@@ -113,3 +115,13 @@ def test_learning_rates_of_concept_tasks_are_the_winners_of_their_search():
         assert sorted(float(trial["lr"]) for trial in tried) == sorted(tune_concept.grid(loaded, task))
         numbers = [trial | {name: float(trial[name]) for name in tune_concept.METRICS} for trial in tried]
         assert tune_concept.choose(numbers)["chosen"] == "1"
+
+
+def test_learning_rates_of_memorised_prompts_are_the_winners_of_their_search():
+    trials, loaded = read("tuning-prompts.csv"), params.load(ROOT / "params.yaml")
+    for task, row in itertools.product(loaded.prompts.tasks, loaded.prompts.rows):
+        tried = [trial for trial in trials if (trial["task"], trial["row"]) == (f"{task}-val", row)]
+        assert sorted(float(trial["lr"]) for trial in tried) == sorted(tune_prompts.GRID)
+        numbers = [trial | {name: float(trial[name]) for name in tune_prompts.METRICS} for trial in tried]
+        winner = tune_prompts.choose(numbers)
+        assert winner["chosen"] == "1" and loaded.row(task, row).lr == float(winner["lr"]), (task, row)

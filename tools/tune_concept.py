@@ -42,11 +42,7 @@ def grid(loaded: params.Params, task: str) -> tuple[float, ...]:
 
 def search(loaded: params.Params, task: str) -> list[dict]:
     """Every row with every learning rate on a validation task; finished cells are not run again."""
-    work = ROOT / "out/tuning" / task
-    (work / "out").mkdir(parents=True, exist_ok=True)
-    for name in ("models", "data"):
-        if not (work / name).exists():
-            (work / name).symlink_to(ROOT / name)
+    work = workplace(task)
     searched = [row for row in loaded.concept.rows if row not in TWINS and loaded.rows[row].steps > 1]
     tried = {f"{row}-{i}": (row, lr) for row in searched for i, lr in enumerate(grid(loaded, task))}
     rows = {name: loaded.row(task, row).model_copy(update={"lr": lr}) for name, (row, lr) in tried.items()}
@@ -55,16 +51,16 @@ def search(loaded: params.Params, task: str) -> list[dict]:
     trial = loaded.model_copy(update={"concept": family, "rows": loaded.rows | rows, "concept_tasks": bare})
     plan.write_all(trial, ROOT, work / "out/plan")
     os.chdir(work)
-    _once(Path("out/data") / task, "prepare_concept", task)
-    _once(Path("out/importance") / task, "importance", task)
+    once(Path("out/data") / task, "prepare_concept", task)
+    once(Path("out/importance") / task, "importance", task)
     for role in ("base", "oracle", "other"):
-        _once(stage.cell(task, role, 0) / "samples", "sample_concept", task, role, "0")
+        once(stage.cell(task, role, 0) / "samples", "sample_concept", task, role, "0")
     trials = []
     for name, (row, lr) in tried.items():
         cell = stage.cell(task, name, 0)
-        _once(cell / "cost.json", "unlearn_concept", task, name, "0")
-        _once(cell / "samples", "sample_concept", task, name, "0")
-        _once(cell / "evaluation", "evaluate_concept", task, name, "0")
+        once(cell / "cost.json", "unlearn_concept", task, name, "0")
+        once(cell / "samples", "sample_concept", task, name, "0")
+        once(cell / "evaluation", "evaluate_concept", task, name, "0")
         found = read_json(cell / "evaluation/metrics.json")
         values = {metric: found[metric]["value"] for metric in METRICS}
         trials.append({"task": task, "row": row, "lr": lr, "steps": rows[name].steps} | values)
@@ -73,10 +69,28 @@ def search(loaded: params.Params, task: str) -> list[dict]:
     return [one | {"chosen": int(any(one is winner for winner in winners))} for one in trials]
 
 
-def _once(made: Path, script: str, *arguments: str) -> None:
+def workplace(task: str) -> Path:
+    """The folder in which a validation task's stages run."""
+    work = ROOT / "out/tuning" / task
+    (work / "out").mkdir(parents=True, exist_ok=True)
+    for name in ("models", "data"):
+        if not (work / name).exists():
+            (work / name).symlink_to(ROOT / name)
+    return work
+
+
+def once(made: Path, script: str, *arguments: str) -> None:
     """Run a stage of the pipeline unless what it makes is there."""
     if not made.exists():
         importlib.import_module(script).run(*arguments)
+
+
+def write(path: Path, columns: tuple[str, ...], lines: list[dict]) -> None:
+    """A search as CSV, six digits a number."""
+    with atomic(path) as temporary, open(temporary, "w", newline="") as handle:
+        writer = csv.DictWriter(handle, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in lines)
 
 
 def choose(trials: list[dict]) -> dict:
@@ -87,22 +101,24 @@ def choose(trials: list[dict]) -> dict:
     return max(trials, key=lambda one: one["ua_t0"])
 
 
-def main() -> None:
-    """Run the search and write results/tuning-concept.csv, where tasks that are not enabled keep what they have; the
-    winners are then copied to params.yaml by hand."""
+def prepare() -> None:
+    """Let stages be imported. UserError when what is searched with is not committed."""
     if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "src", "stages", "params.yaml"], cwd=ROOT).returncode:
         raise UserError("commit src, stages and params.yaml first, so that the search can be traced to a commit")
     sys.path.insert(0, str(ROOT / "stages"))
+
+
+def main() -> None:
+    """Run the search and write results/tuning-concept.csv, where tasks that are not enabled keep what they have; the
+    winners are then copied to params.yaml by hand."""
+    prepare()
     loaded = params.load()
     with open(OUT, newline="") as handle:
         earlier = list(csv.DictReader(handle))
     tasks = [f"{task}-val" for task in loaded.concept.tasks]
     found = [line for task in tasks for line in search(loaded, task)]
     lines = [line for line in earlier if line["task"] not in tasks] + found
-    with atomic(OUT) as temporary, open(temporary, "w", newline="") as handle:
-        writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in lines)
+    write(OUT, COLUMNS, lines)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,67 @@
+"""The search for the learning rates of the family prompts: the same grid for every row, on prompts never reported.
+
+Run with `make tune-prompts`, once the base models and what `detect` found are there. For the validation task of each
+enabled task (its name with `-val`) every row of `prompts.rows` forgets one prompt with each learning rate of the grid,
+by the pipeline's own stages, with one seed; pictures are drawn before the first and after the last step alone. Rule: of
+the configurations that leave no memorised picture under the original prompt the one with the most integrity on ordinary
+prompts; if none does, the one that leaves fewest. The winners stand in params.yaml (`overrides` of the task), the whole
+search in results/tuning-prompts.csv; a test holds the two together.
+"""
+
+import os
+from pathlib import Path
+
+from tune_concept import ROOT, once, prepare, workplace, write
+
+from palinode import params, plan, stage
+from palinode.io import read_json
+
+GRID = (1e-5, 3e-5, 1e-4, 3e-4)
+OUT = ROOT / "results/tuning-prompts.csv"
+METRICS = ("memorised_original", "realism_original_judge", "integrity_ordinary_judge")
+COLUMNS = ("task", "row", "lr", *METRICS, "chosen")
+
+
+def search(loaded: params.Params, task: str) -> list[dict]:
+    """Every row with every learning rate on a validation task; finished cells are not run again."""
+    tried = {f"{row}-{i}": (row, lr) for row in loaded.prompts.rows for i, lr in enumerate(GRID)}
+    rows = {name: loaded.row(task, row).model_copy(update={"lr": lr}) for name, (row, lr) in tried.items()}
+    chosen = loaded.prompt_tasks[task]
+    bare = chosen.model_copy(update={
+        "overrides": {}, "choose": chosen.choose.model_copy(update={"count": 1}),
+        "sample": chosen.sample.model_copy(update={"every": chosen.unlearn.steps}),
+    })  # fmt: skip
+    family = loaded.prompts.model_copy(update={"tasks": [task], "rows": list(rows)})
+    trial = loaded.model_copy(update={"prompts": family, "rows": loaded.rows | rows, "prompt_tasks": {task: bare}})
+    work = workplace(task)
+    plan.write_all(trial, ROOT, work / "out/plan")
+    os.chdir(work)
+    once(Path("out/data") / task, "split", task)
+    trials = []
+    for name, (row, lr) in tried.items():
+        cell = stage.cell(task, name, 0)
+        once(cell / "cost.json", "unlearn_prompts", task, name, "0")
+        found = read_json(cell / "evaluation/metrics.json")
+        trials.append({"task": task, "row": row, "lr": lr} | {metric: found[metric]["value"] for metric in METRICS})
+        print(trials[-1], flush=True)
+    winners = [choose([one for one in trials if one["row"] == row]) for row in loaded.prompts.rows]
+    return [one | {"chosen": int(any(one is winner for winner in winners))} for one in trials]
+
+
+def choose(trials: list[dict]) -> dict:
+    """The winner among one row's trials, by the rule above."""
+    forgot = [one for one in trials if one["memorised_original"] == 0]
+    if forgot:
+        return max(forgot, key=lambda one: one["integrity_ordinary_judge"])
+    return min(trials, key=lambda one: one["memorised_original"])
+
+
+def main() -> None:
+    """Run the search and write results/tuning-prompts.csv; the winners are then copied to params.yaml by hand."""
+    prepare()
+    loaded = params.load()
+    write(OUT, COLUMNS, [line for task in loaded.prompts.tasks for line in search(loaded, f"{task}-val")])
+
+
+if __name__ == "__main__":
+    stage.main(main)
