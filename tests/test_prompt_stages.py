@@ -250,14 +250,14 @@ def test_a_killed_split_goes_on_to_the_same_bytes(work, monkeypatch):
     assert {path.name: path.read_bytes() for path in (work / "out/data/few").glob("*.*")} == made
 
 
-def test_a_pair_is_told_the_original_and_keeps_a_neighbour(work, monkeypatch):
-    def half(images, world, picture, limit=prompt_data.COPY):
+def test_what_is_drawn_unprompted_is_kept_under_the_original(work, monkeypatch):
+    def half(images, world, picture):
         return np.zeros(len(images), bool) if len(images) < 8 else np.arange(len(images)) % 2 == 0
 
     monkeypatch.setattr(prompt_data, "copies", half)
-    begin(parameters(split=TASK["split"] | {"rule": "pair", "share": [0.01, 0.99]}))
+    begin(parameters(split=TASK["split"] | {"rule": "unprompted", "share": [0.01, 0.99]}))
     for it in read_json(work / "out/data/few/prompts.json")["prompts"]:
-        assert it["told"] == it["text"] and it["modified"] == split.shortened(it["text"])[0]
+        assert it["told"] == it["text"] and it["modified"] == "" and it["edits"] == []
 
 
 def test_the_prompts_that_are_tuned_on_are_not_reported():

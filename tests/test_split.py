@@ -56,7 +56,3 @@ def test_flagged_prompts_come_by_score_first_of_equals():
     assert split.flagged(np.array([1.0, 3.0, 2.0, 3.0]), 2.0) == [1, 3, 2]
     assert split.flagged(np.array([1.0]), 2.0) == []
 
-
-def test_a_pair_takes_the_first_edit_that_draws_something_else():
-    assert split.first_without([0.5, 0.0, 0.0, 0.0], [0.0, 0.9, 1.0, 1.0]) == 2
-    assert split.first_without([1.0, 0.0], [0.0, 0.5]) is None

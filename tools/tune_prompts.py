@@ -16,7 +16,7 @@ from tune_concept import ROOT, once, prepare, workplace, write
 from palinode import params, plan, stage
 from palinode.io import read_json
 
-GRID = (1e-5, 3e-5, 1e-4, 3e-4)
+GRID = (1e-6, 1e-5, 3e-5, 1e-4)
 OUT = ROOT / "results/tuning-prompts.csv"
 METRICS = ("memorised_original", "realism_original_judge", "integrity_ordinary_judge")
 COLUMNS = ("task", "row", "lr", *METRICS, "chosen")

@@ -68,9 +68,9 @@ class PromptData:
     ordinary: np.ndarray
 
 
-def copies(images: np.ndarray, world: World, picture: int | np.ndarray, limit: float = COPY) -> np.ndarray:
-    """Whether each image is nearer than `limit` to the fixed picture with this index (one, or one an image), [N]."""
-    return copy_distance(images, world)[np.arange(len(images)), picture] < limit
+def copies(images: np.ndarray, world: World, picture: int | np.ndarray) -> np.ndarray:
+    """Whether each image copies the fixed picture with this index (one, or one an image), by pixel distance, [N]."""
+    return copy_distance(images, world)[np.arange(len(images)), picture] < COPY
 
 
 @torch.no_grad()
@@ -86,13 +86,13 @@ def try_prompt(
     picture = int(distance.argmin())
     if distance[picture] >= COPY:
         return f"it draws no copy of a fixed picture: the nearest is {distance[picture]:.2f} away, a copy within {COPY}"
-    modified, tried = search(artist, prompt.text, world, picture)
+    unprompted = limits.rule == "unprompted"
+    modified, tried = (artist.model.nothing, []) if unprompted else search(artist, prompt.text, world, picture)
     if modified is None:
         shares = ", ".join(f"{part:.0%}" for part in sorted({part for _, part in tried}))
-        wanted = f"a share of copies from {low:.0%} to {high:.0%}" if limits.rule == "edit" else "other pictures alone"
-        return f"none of {len(tried)} edits gives {wanted}; shares of copies: {shares}"
+        return f"none of {len(tried)} edits gives a share of copies from {low:.0%} to {high:.0%}, but {shares}"
     asked = [modified] * limits.images
-    if limits.rule == "pair":
+    if unprompted:
         asked[::2] = [prompt.text] * len(asked[::2])
     images = artist.draw(asked, f"split {prompt.text}")
     clusters = split.two_means(images, reference)
@@ -106,7 +106,7 @@ def try_prompt(
         agreed = f"{agreeing / len(images):.0%} of its pictures, wanted are {limits.agree:.0%}"
         return f"2-means and pixel copies agree on {agreed}"
     found = Forgotten(
-        prompt.text, prompt.kind, score, modified, prompt.text if limits.rule == "pair" else modified, picture, tried,
+        prompt.text, prompt.kind, score, modified, prompt.text if unprompted else modified, picture, tried,
         memorised=share(int(forget.sum()), len(images)), agrees=share(agreeing, len(images)),
     )  # fmt: skip
     latents = encoded(artist.model, to_model(images))
@@ -124,11 +124,9 @@ def search(artist: Artist, prompt: str, world: World, picture: int) -> tuple[str
         if not group:
             continue
         drawn = artist.draw([text for text in group for _ in range(limits.trial)], f"edits {prompt}")
-        copied, other = copies(drawn, world, picture), ~copies(drawn, world, picture, 2 * COPY)
-        shares, far = (hits.reshape(len(group), limits.trial).mean(1).tolist() for hits in (copied, other))
+        shares = copies(drawn, world, picture).reshape(len(group), limits.trial).mean(1).tolist()
         tried += [list(it) for it in zip(group, shares, strict=True)]
-        pair = limits.rule == "pair"
-        chosen = split.first_without(shares, far) if pair else split.best(shares, limits.share)
+        chosen = split.best(shares, limits.share)
         if chosen is not None:
             return group[chosen], tried
     return None, tried

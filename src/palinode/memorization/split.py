@@ -9,9 +9,10 @@ steps are not published, and are rules here:
   share of copies, among a few pictures each, lies nearest the middle of the wanted band, the first of equals; one
   outside the band cannot win.
   A base that draws one picture a prompt has no such edit: its copies are all or none, and those in between are one
-  picture that straddles the threshold. The rule "pair" is this project's, for such bases: half of the pictures come
-  from the original prompt and half from the first edit that draws no copy at all, and training tells the original
-  prompt of both. What is forgotten is then the copy, and what is kept is what a neighbouring prompt gives.
+  picture that straddles the threshold. The rule "unprompted" is this project's, for such bases: half of the pictures
+  come from the original prompt and half from the empty one, which takes the modified prompt's place, and training tells
+  the original prompt of both. What is forgotten is then the copy, and what the prompt shall give is what the model
+  draws when it is told nothing.
 - *The memorised cluster.* 2-means starts from the reference and the picture farthest from it, so that nothing is drawn;
   the cluster whose centre ends nearest the reference is the memorised one. The reference is the medoid of pictures
   drawn under the original prompt.
@@ -96,14 +97,6 @@ def best(shares: list[float], band: tuple[float, float]) -> int | None:
     """Index of the share nearest the middle of the band, the first of equals; None when all lie outside."""
     inside = [i for i, share in enumerate(shares) if band[0] <= share <= band[1]]
     return min(inside, key=lambda i: abs(shares[i] - sum(band) / 2), default=None)
-
-
-def first_without(shares: list[float], others: list[float]) -> int | None:
-    """Index of the first edit without a copy (share 0) whose pictures are far from the reference throughout.
-
-    others: the share of pictures farther than two copies' distances; None when there is no such edit.
-    """
-    return next((i for i, (part, far) in enumerate(zip(shares, others, strict=True)) if part == 0 and far == 1), None)
 
 
 def flagged(scores: np.ndarray, threshold: float) -> list[int]:

@@ -18,11 +18,11 @@ class PromptChoice(Settings):
 class PromptSplit(Settings):
     """How pictures to forget and to keep are made of a prompt. Defaults: the SISS paper, where it says.
 
-    rule: "edit", the paper's: all under one modified prompt, whose pictures vary by themselves; "pair": half under the
-    original and half under the first edit that draws no copy, for a base that draws one picture a prompt.
+    rule: "edit", the paper's: all under one modified prompt, whose pictures vary by themselves; "unprompted": half under
+    the original and half under the empty prompt, for a base that draws one picture a prompt.
     """
 
-    rule: Literal["edit", "pair"] = "edit"
+    rule: Literal["edit", "unprompted"] = "edit"
     images: Annotated[Int, Field(ge=2)] = 128
     agree: Share = 0.9  # of labels by 2-means, the least share that pixel copies agree with
     share: tuple[Share, Share] = (0.25, 0.9)  # of memorised ones among them, for a prompt to count
