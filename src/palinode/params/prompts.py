@@ -18,8 +18,8 @@ class PromptChoice(Settings):
 class PromptSplit(Settings):
     """How pictures to forget and to keep are made of a prompt. Defaults: the SISS paper, where it says.
 
-    rule: "edit", the paper's: all under one modified prompt, whose pictures vary by themselves; "unprompted": half under
-    the original and half under the empty prompt, for a base that draws one picture a prompt.
+    rule: "edit", the paper's: all under one modified prompt, whose pictures vary by themselves; "unprompted": half
+    under the original and half under the empty prompt, for a base that draws one picture a prompt.
     """
 
     rule: Literal["edit", "unprompted"] = "edit"
