@@ -87,4 +87,4 @@ def _ratio(
 
 
 def _flat(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(images)).flatten(1).float().div_(255)
+    return torch.from_numpy(np.array(images)).flatten(1).float().div_(255)  # a copy: what is read is not writable
