@@ -62,8 +62,14 @@ def outcome(result: claims.Result) -> dict:
 
 
 def runs(root: Path = Path(".")) -> list[Path]:
-    """The folders of the published runs. UserError when there is none."""
-    found = sorted(path for path in (root / PUBLISHED).glob("*") if path.is_dir())
+    """The folders of the published runs, by family and name. UserError when there is none."""
+    families = [*tables.MAIN]
+
+    def order(folder: Path) -> tuple[int, str]:
+        first = next(csv.DictReader(_read(folder / "metrics.csv").splitlines()))
+        return families.index(first["family"]), folder.name
+
+    found = sorted((path for path in (root / PUBLISHED).glob("*") if path.is_dir()), key=order)
     if not found:
         raise UserError(f"{PUBLISHED} holds no run: `make readme ARGS='--publish NAME TASK'` publishes a finished one")
     return found
