@@ -47,6 +47,7 @@ def context() -> Context:
     prompts = {name: [Caption("a cat", ("cat",))] * N for name in STRATA}
     eyes = Told({"T0": 1.0, "T1": 0.9, "T2": 0.8, "T3": 0.4, "T4": 0.5})
     prompts["near"] = [Caption("a dog", ("dog",)), Caption("a sun", ("sun",))] * (N // 2)
+    prompts["other domain"] = [Caption("a dog", ("dog",)), Caption("a dog, noto style", ("dog",), "noto")] * (N // 2)
     real = np.concatenate([pictures(200 + i) for i in range(3)])
     return Context(base, base, other, other, prompts, list(STRATA[:5]), list(STRATA[5:]), real, eyes)
 
@@ -58,6 +59,7 @@ def test_forgetting_by_tier_and_the_gap(context):
     assert gap.value == pytest.approx(0.4) and gap.lo < 0.4 < gap.hi
     assert found["target_probability"].value == 0 and found["target_entropy"].value == 0.5
     assert found["alignment_near"].value == 0.5 and "alignment_anchor" not in found, "one caption has no rival"
+    assert "alignment_other_domain" not in found, "a caption with a style has no rival without one"
     assert found["fid_kept_real_judge"].value > 0 and found["kid_kept_real_judge"].n
     assert found["right_near"].value == found["right_other_domain"].value == 1 - 1 / N and "right_empty" not in found
 

@@ -211,6 +211,8 @@ def test_without_a_threshold_nothing_is_unlearned(work):
     ({"prompts": {"tasks": ["some"], "rows": ["naive"]}}, "prompts.tasks: 'some' is not defined under `prompt_tasks`"),
     ({"prompts": {"tasks": ["few"], "rows": []}}, "prompts.rows: the list is empty"),
     ({"prompts": {"tasks": ["few"], "rows": ["salun"]}}, "'salun' needs an anchor, which the family `prompts` has not"),
+    ({"prompts": {"tasks": ["few"], "rows": ["esd-x"]}}, "'esd-x' needs states of sampling under a target's captions"),
+    ({"prompt_tasks": {"few": TASK | {"split": {"rule": "unprompted", "trial": 4}}}}, "trial: no edit is tried"),
     ({"prompt_tasks": {"few": TASK | {"base": "emoji"}}}, "prompt_tasks.few.base: 'emoji' is not defined"),
     ({"prompt_tasks": {"tiny": TASK, "few": TASK}}, "'tiny' names two of the tasks and bases"),
     ({"prompt_tasks": {"few": TASK | {"overrides": {"nemo": {}}}}}, "prompt_tasks.few.overrides: 'nemo'"),
@@ -255,8 +257,10 @@ def test_what_is_drawn_unprompted_is_kept_under_the_original(work, monkeypatch):
         return np.zeros(len(images), bool) if len(images) < 8 else np.arange(len(images)) % 2 == 0
 
     monkeypatch.setattr(prompt_data, "copies", half)
-    begin(parameters(split=TASK["split"] | {"rule": "unprompted", "share": [0.01, 0.99]}))
-    for it in read_json(work / "out/data/few/prompts.json")["prompts"]:
+    begin(parameters(split={"images": 8, "agree": 0.01, "rule": "unprompted", "share": [0.01, 0.99]}))
+    found = read_json(work / "out/data/few/prompts.json")["prompts"]
+    assert len(found) == 2
+    for it in found:
         assert it["told"] == it["text"] and it["modified"] == "" and it["edits"] == []
 
 

@@ -86,7 +86,11 @@ def once(made: Path, script: str, *arguments: str) -> None:
 
 
 def write(path: Path, columns: tuple[str, ...], lines: list[dict]) -> None:
-    """A search as CSV, six digits a number."""
+    """Searches of some tasks as CSV, six digits a number; other tasks keep the lines they have."""
+    searched = {line["task"] for line in lines}
+    if path.exists():
+        with open(path, newline="") as handle:
+            lines = [line for line in csv.DictReader(handle) if line["task"] not in searched] + lines
     with atomic(path) as temporary, open(temporary, "w", newline="") as handle:
         writer = csv.DictWriter(handle, columns, lineterminator="\n")
         writer.writeheader()
@@ -113,12 +117,7 @@ def main() -> None:
     winners are then copied to params.yaml by hand."""
     prepare()
     loaded = params.load()
-    with open(OUT, newline="") as handle:
-        earlier = list(csv.DictReader(handle))
-    tasks = [f"{task}-val" for task in loaded.concept.tasks]
-    found = [line for task in tasks for line in search(loaded, task)]
-    lines = [line for line in earlier if line["task"] not in tasks] + found
-    write(OUT, COLUMNS, lines)
+    write(OUT, COLUMNS, [line for task in loaded.concept.tasks for line in search(loaded, f"{task}-val")])
 
 
 if __name__ == "__main__":

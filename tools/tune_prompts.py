@@ -14,6 +14,7 @@ from pathlib import Path
 from tune_concept import ROOT, once, prepare, workplace, write
 
 from palinode import params, plan, stage
+from palinode.errors import UserError
 from palinode.io import read_json
 
 GRID = (1e-6, 1e-5, 3e-5, 1e-4)
@@ -41,6 +42,8 @@ def search(loaded: params.Params, task: str) -> list[dict]:
     for name, (row, lr) in tried.items():
         cell = stage.cell(task, name, 0)
         once(cell / "cost.json", "unlearn_prompts", task, name, "0")
+        if (cell / "evaluation/absent.txt").exists():
+            raise UserError(f"{task}: {(cell / 'evaluation/absent.txt').read_text().strip()}")
         found = read_json(cell / "evaluation/metrics.json")
         trials.append({"task": task, "row": row, "lr": lr} | {metric: found[metric]["value"] for metric in METRICS})
         print(trials[-1], flush=True)

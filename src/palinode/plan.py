@@ -13,6 +13,8 @@ from palinode.errors import UserError
 from palinode.io import write_json
 from palinode.params import Params, Training
 
+NEEDS = {"anchor": "an anchor", "states": "states of sampling under a target's captions", "saliency": "a saliency map",
+         "fisher": "Fisher information"}  # fmt: skip
 FAMILIES = {"unlearn": "data", "unlearn_concept": "concept", "unlearn_prompts": "prompts"}  # script -> whose rows
 
 
@@ -29,10 +31,19 @@ def write_all(params: Params, root: Path, folder: Path) -> None:
         if script in FAMILIES:
             row, family = name.split("/")[1], FAMILIES[script]
             method = methods.load(settings["method"], settings["options"], f"rows.{row}.options: ")
-            if family != "concept" and method.needs_anchor:
-                raise UserError(f"{family}.rows: {row!r} needs an anchor, which the family `{family}` has not")
+            if family != "concept":
+                _check_needs(family, row, method)
+            if family == "data" and params.row(name.split("/")[0].removeprefix("unlearn-"), row).trainable != "all":
+                raise UserError(f"data.rows: {row!r} trains some weights only, which the family `data` does not offer")
         code = fingerprint.of(root / "stages" / f"{script}.py", root / "src", extra) if script else {}
         write_json(folder / f"{name.replace('/', '-')}.json", {"settings": settings, "code": code})
+
+
+def _check_needs(family: str, row: str, method) -> None:
+    """Methods that ask for what concept tasks alone have."""
+    for need, words in NEEDS.items():
+        if getattr(method, f"needs_{need}", False):
+            raise UserError(f"{family}.rows: {row!r} needs {words}, which the family `{family}` has not")
 
 
 def _check_detection(params: Params, root: Path) -> None:

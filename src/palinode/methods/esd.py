@@ -16,6 +16,7 @@ class ESD(Method):
     """
 
     eta: float = 1.0
+    needs_states = True
 
     def begin(self, model, helpers):
         self._original = model.frozen()

@@ -190,10 +190,11 @@ def _kept(context: Context, seen: dict[str, Seen]) -> dict[str, Metric]:
 
 
 def _aligned(context: Context, stratum: str) -> np.ndarray | None:
-    """bool [N]: the own caption fits best among those of the stratum; None where all ask for the same."""
+    """bool [N]: the own caption fits best among those of the stratum; None where all ask for the same, or some name a
+    style and some do not, so that how well they fit does not compare."""
     prompts = context.prompts[stratum]
     rivals = list({(it.concepts, it.style): it for it in prompts}.values())
-    if len(rivals) == 1:
+    if len(rivals) == 1 or len({it.style is None for it in rivals}) == 2:
         return None
     own = [[(it.concepts, it.style) for it in rivals].index((it.concepts, it.style)) for it in prompts]
     return context.eyes.fits(context.samples[stratum], rivals).argmax(1) == np.array(own)

@@ -29,6 +29,13 @@ class PromptSplit(Settings):
     edits: Positive = 20  # modified prompts tried at most
     trial: Positive = 8  # pictures each
 
+    @model_validator(mode="after")
+    def _used(self):
+        unused = sorted({"edits", "trial"} & self.model_fields_set)
+        if self.rule == "unprompted" and unused:
+            raise ValueError(f"{unused[0]}: no edit is tried under the rule `unprompted`")
+        return self
+
 class PromptSample(Settings):
     guidance: Rate = 3.0
     steps: Positive = 25  # DDIM
