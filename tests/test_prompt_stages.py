@@ -31,7 +31,7 @@ TASK = {
     "unlearn": {"steps": 4, "batch": 2}, "bootstrap": 10,
 }  # fmt: skip
 ROWS = {"naive": {"method": "naive_deletion"}, "siss-0": {"method": "siss", "options": {"lam": 0.0}},
-        "salun": {"method": "salun"}, "erasediff": {"method": "erasediff"}}  # fmt: skip
+        "salun": {"method": "salun"}, "esd-x": {"method": "esd"}, "erasediff": {"method": "erasediff"}}  # fmt: skip
 
 
 def parameters(rows=("naive",), **changes) -> dict:
