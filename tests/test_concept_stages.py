@@ -10,7 +10,7 @@ import torch
 from conftest import TEXT_MODEL, TEXT_SCHEDULER
 from project import PARAMETERS, ROOT
 
-from palinode import class_conditional, judge, models, params, plan, text_to_image
+from palinode import class_conditional, conditional, judge, models, params, plan, text_to_image
 from palinode.data.scenes import World
 from palinode.errors import UserError
 from palinode.io import read_array, read_json
@@ -101,8 +101,6 @@ def test_a_task_runs_from_prompts_to_metrics(work, task, rows):
 
 
 @pytest.mark.parametrize("task,row,changes,message", [
-    ("no-zero", "uce", {}, "needs a text-to-image base"),
-    ("no-zero", "esd-x", {}, "matches no parameter"),
     ("no-zero", "sa", {"anchor": 0}, "target and anchor are both 0"),
     ("no-zero", "sa", {"target": 12}, "'12' is unknown|12 is unknown"),
     ("no-cat", "sa", {"target": "unicorn"}, "'unicorn' is unknown"),
@@ -116,6 +114,18 @@ def test_what_cannot_work_is_said_in_one_line(work, task, row, changes, message)
         prepare([task], [row], made)
         run("unlearn_concept", task, row, "0")
     assert not (work / "out/cells" / task / row).exists()
+
+
+def test_rows_that_edit_how_prompts_are_read_are_absent_on_classes(work):
+    prepare(["no-zero"], ["uce", "esd-x"])
+    for row in ("uce", "esd-x"):
+        for script in ("unlearn_concept", "sample_concept", "evaluate_concept"):
+            run(script, "no-zero", row, "0")
+        cell = work / "out/cells/no-zero" / row / "0"
+        assert f"{row} edits how prompts are read" in (cell / "evaluation/absent.txt").read_text()
+        assert (cell / "training.csv").exists() and read_json(cell / "cost.json")["steps"] == 0
+    with pytest.raises(UserError, match="matches no parameter"):
+        models.train_only(conditional.load(work / "models/two/base"), "cross-attention")
 
 
 def test_a_method_that_needs_an_anchor_has_no_place_in_the_family_data(tmp_path):
