@@ -1,7 +1,9 @@
-"""Text-to-image models: text.py sampler REPETITIONS | build FOLDER SIZE | large FOLDER.
+"""Text-to-image models: text.py sampler N | looks N | build FOLDER SIZE | large FOLDER | memorised FOLDER.
 
-sampler: our sampling against StableDiffusionPipeline's; build: the Stable Diffusion 1.4 architecture with random
-weights, as a folder; large: load it, encode a prompt, sample one image in 2 steps, take one plain training step.
+sampler: our sampling against StableDiffusionPipeline's; looks: looking at prompts with one loaded model against loading
+it for every look; build: the Stable Diffusion 1.4 architecture with random weights, as a folder; large: load it, encode
+a prompt, sample one image in 2 steps, take one plain training step; memorised: load it, score two prompts with every
+detector, take one SISS step on a prompt.
 """
 
 import json
@@ -10,15 +12,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import networks
 import torch
 from common import REPOSITORY, parameters, peak, ratio
 
-from palinode import conditional_sampling, text_to_image
+from palinode import conditional_sampling, methods, text_to_image
+from palinode.concept import ConceptBatches
 from palinode.data import captions
 from palinode.diffusion import Schedule
 from palinode.guidance import Guided
+from palinode.memorization import probe, prompt_unlearning
 from palinode.params import Training
 from palinode.pretraining import ConditionalBatch, Denoise
 from palinode.sampling import ddim
@@ -72,6 +77,23 @@ def sampler(repetitions: int) -> dict:
             "ms an image": 1000 * statistics.median(t for t, _ in times) / len(prompts)}  # fmt: skip
 
 
+def looks(repetitions: int) -> dict:
+    """Four looks, two prompts with 16 pictures each, in turn: with a model that is there, and loading one a look."""
+    folder = REPOSITORY / "models/emoji/base"
+    model = text_to_image.load(folder)
+
+    def look(of: TextToImage) -> None:
+        conditional_sampling.draw(of, [PROMPT] * 8 + [""] * 8, (0, "bench"), SCALE, STEPS)
+
+    look(model)
+    shared, loaded = [], []
+    for _ in range(repetitions):
+        shared.append(seconds(lambda: [look(model) for _ in range(4)]))
+        loaded.append(seconds(lambda: [look(text_to_image.load(folder)) for _ in range(4)]))
+    found = ratio(shared, loaded)
+    return {"shared/loaded": found["median"], "range": found["range"]}
+
+
 def seconds(function) -> float:
     start = time.perf_counter()
     function()
@@ -115,9 +137,32 @@ def large(folder: Path) -> dict:
     return found | {"one step, s": time.perf_counter() - start, "GiB": peak()}
 
 
+def memorised(folder: Path) -> dict:
+    """Seconds of detection and of one SISS step on latents, and the peak memory of this process."""
+    model, prompts = text_to_image.load(folder), [PROMPT, "a drawing"]
+    model.text_encoder.requires_grad_(False)
+    settings = SimpleNamespace(detectors=parameters()["detection"]["detectors"], generations=2, steps=2, guidance=7.5,
+                               batch=2)  # fmt: skip
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        scores = probe.measure(model, prompts, settings, (0, "bench"), Path(name))
+    found = {"scores": len(scores), "detection, s": time.perf_counter() - start, "GiB detecting": peak()}
+    keep, forget = torch.randn(2, 2, *model.shape)
+    subject = SimpleNamespace(prompt=SimpleNamespace(told=PROMPT), retain=keep, forget=forget, traced=keep[:, None])
+    data = prompt_unlearning.training_data(subject, model, 1, anchored=False)
+    with torch.no_grad():
+        told = prompt_unlearning.Told(model, model.condition([PROMPT]))
+    start, method = time.perf_counter(), methods.load("siss")
+    training = Training(steps=1, lr=1e-5, batch=1, gradient_checkpointing=True)
+    with Scratch("bench-memorised", []) as scratch:
+        train(told, method, ConceptBatches(data, model, 1, 1, (0, "bench")), training, scratch, "SISS step")
+    return found | {"SISS step, s": time.perf_counter() - start, "GiB": peak()}
+
+
 if __name__ == "__main__":
     networks.setup()
     what, *rest = sys.argv[1:]
-    run = {"sampler": lambda n: sampler(int(n)), "build": lambda to, n: build(Path(to), int(n)),
-           "large": lambda where: large(Path(where))}[what]  # fmt: skip
+    run = {"sampler": lambda n: sampler(int(n)), "looks": lambda n: looks(int(n)),
+           "build": lambda to, n: build(Path(to), int(n)), "large": lambda where: large(Path(where)),
+           "memorised": lambda where: memorised(Path(where))}[what]  # fmt: skip
     print(json.dumps(run(*rest)))

@@ -15,34 +15,34 @@ def run(task: str) -> None:
     settings, out = read(f"split-{task}"), Path("out/data") / task
     import numpy as np
 
-    from palinode import judge, text_to_image
-    from palinode.data.scenes import World
-    from palinode.memorization import mitigation, prompt_data, prompt_metrics, roc
+    from palinode import text_to_image
+    from palinode.memorization import ground, mitigation, prompt_data, roc, split
     from palinode.memorization.prompt_looks import Artist
-    from palinode.scene_judge import SceneJudge
     from palinode.scratch import Scratch
 
-    folder, world, name = Path("models") / settings.base, World.read(), f"split-{task}"
+    folder, name = Path("models") / settings.base, f"split-{task}"
     asked, scores = roc.read_scores(folder / "detect/scores.csv")
     held = read_json(folder / "detect/metrics.json")["scores"].get(mitigation.SCORE, {}).get("held_out")
     reason = held.get("reason", "") if held else f"{mitigation.SCORE} was not measured"
     with Scratch(name, [path(name), *(folder / part for part in ("base", "detect", "judge"))]) as scratch:
         artist = Artist(text_to_image.load(folder / "base", device()), settings, scratch.folder)
-        made, refused = [], []
+        known, made, refused, order = ground.of(settings.known, folder, settings), [], [], []
+        threshold = held.get("threshold") if held else None
         if not reason:
-            made, refused = prompt_data.choose(artist, asked, scores[mitigation.SCORE], held["threshold"], world)
+            order = split.flagged(scores[mitigation.SCORE], threshold)
+            made, refused = prompt_data.choose(artist, asked, order, scores[mitigation.SCORE], known)
             reason = "" if made else f"none of the {len(refused)} flagged prompts that were tried counts"
-        eyes = judge.load(folder / "judge", SceneJudge)
-        real = prompt_metrics.realism(eyes, world, settings.sample.real, (settings.root_seed, task))
-        least = prompt_metrics.least([subject.start for subject, *_ in made], real)
-        ordinary = np.stack([artist.ordinary(world, use) for use in ("ordinary", "ordinary again")])
-        data = prompt_data.PromptData([subject for subject, *_ in made], refused, reason, least, ordinary)
+        subjects = [subject for subject, *_ in made]
+        least = known.quality.least([images for it in subjects for images in it.start.pictures])
+        beside = known.beside(asked, order, [it.prompt.text for it in subjects], settings.sample.ordinary)
+        ordinary = np.stack([artist.draw(beside.ordinary, use) for use in ("ordinary", "ordinary again")])
+        data = prompt_data.PromptData(subjects, refused, reason, least, threshold, beside, ordinary)
         with atomic(out) as place:
             place.mkdir(parents=True)
             for part in ("base", "judge"):
                 shutil.copytree(folder / part, place / part)
             prompt_data.save(data, made, place)
-    print(f"{task}: {len(made)} prompts, {len(refused)} refused; realism of at least {least:.2f}. {reason}")
+    print(f"{task}: {len(made)} prompts, {len(refused)} refused; quality of at least {least:.2f}. {reason}")
 
 
 if __name__ == "__main__":

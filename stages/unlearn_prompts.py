@@ -12,12 +12,11 @@ def run(task: str, row: str, seed: str) -> None:
     name, out, folder = f"unlearn-prompts-{task}-{row}", cell(task, row, seed), Path("out/data") / task
     settings, where = read(name), device()
     from palinode import models, text_to_image
-    from palinode.data.scenes import World
-    from palinode.memorization import prompt_data, prompt_metrics, prompt_unlearning
+    from palinode.memorization import ground, prompt_data, prompt_metrics, prompt_unlearning
     from palinode.scratch import Scratch
     from palinode.training import write_history
 
-    data, world, followed = prompt_data.load(folder), World.read(), []
+    data, followed = prompt_data.load(folder), []
     if data.reason:
         write_text(out / "evaluation/absent.txt", f"{data.reason}\n")
         write_history(out / "training.csv", [{"step": 0}])
@@ -27,19 +26,29 @@ def run(task: str, row: str, seed: str) -> None:
     models.train_only(model, settings.trainable)
     base = {key: value.clone() for key, value in model.net.state_dict().items()}
     with ExitStack() as finished:  # so that what a killed run finished is kept until the cell is complete
-        for i, subject in enumerate(data.subjects):
+
+        def scratch(part: str) -> Scratch:
             inputs = [path(name), folder / "base", folder / "prompts.json", folder / "arrays.npz"]
-            scratch = finished.enter_context(Scratch(f"{name}-{seed}-{i}", inputs))
+            return finished.enter_context(Scratch(f"{name}-{seed}-{part}", inputs))
+
+        keys = [(settings.root_seed, f"{task} {it.prompt.text}", "unlearn", seed) for it in data.subjects]
+        label = f"{row}@{task} seed {seed}"
+        for i, (subject, key) in enumerate(zip(data.subjects, keys, strict=True)):
+            here = scratch(f"{i}")
             model.net.load_state_dict(base)
-            key = (settings.root_seed, f"{task} {subject.prompt.text}", "unlearn", seed)
-            label = f"{row}@{task} seed {seed}, prompt {i + 1}"
-            made = (model, subject, settings, key, world, scratch, label)
-            followed.append(prompt_unlearning.kept(scratch.folder, lambda made=made: prompt_unlearning.forget(*made)))
-        prompt_metrics.write(out / "evaluation", data, followed, world, folder / "judge", settings)
+            made = (model, subject, settings, key, data.beside, here, f"{label}, prompt {i + 1}")
+            followed.append(prompt_unlearning.kept(here.folder, lambda made=made: prompt_unlearning.forget(*made)))
+        turned = followed
+        if len(followed) > 1:
+            model.net.load_state_dict(base)
+            places = [scratch(f"turn-{i}") for i in range(len(keys))]
+            turned = prompt_unlearning.forget_in_turn(model, data, settings, keys, places, label)
+        known = ground.of(settings.known, folder, settings)
+        prompt_metrics.write(out / "evaluation", data, followed, turned, known, settings.bootstrap)
         steps, lines = settings.training.steps, [(i, line) for i, it in enumerate(followed) for line in it.history]
         write_history(out / "training.csv", [line | {"step": i * steps + line["step"]} for i, line in lines])
         total = {way: sum(it.passes[way] for it in followed) for way in followed[0].passes}
-        write_json(out / "cost.json", total | {"steps": steps * len(followed)})
+        write_json(out / "cost.json", total | {"steps": sum(it.history[-1]["step"] + 1 for it in followed)})
 
 
 if __name__ == "__main__":

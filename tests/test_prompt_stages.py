@@ -6,6 +6,7 @@ import importlib
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,11 @@ from conftest import TEXT_MODEL, TEXT_SCHEDULER, training
 from project import PARAMETERS, ROOT
 
 from palinode import judge, methods, params, plan, text_to_image
+from palinode.concept import ConceptBatches
 from palinode.data.scenes import World
 from palinode.errors import UserError
 from palinode.io import read_json, write_json
-from palinode.memorization import prompt_data, prompt_looks, prompt_metrics, prompt_unlearning, split
-from palinode.memorization.prompt_looks import Look
+from palinode.memorization import ground, mitigation, prompt_looks, prompt_metrics, prompt_unlearning, quality, split
 from palinode.report import collect, page, prompts
 from palinode.scene_judge import SceneJudge
 from palinode.scratch import Scratch
@@ -31,7 +32,10 @@ TASK = {
     "unlearn": {"steps": 4, "batch": 2}, "bootstrap": 10,
 }  # fmt: skip
 ROWS = {"naive": {"method": "naive_deletion"}, "siss-0": {"method": "siss", "options": {"lam": 0.0}},
-        "salun": {"method": "salun"}, "esd-x": {"method": "esd"}, "erasediff": {"method": "erasediff"}}  # fmt: skip
+        "salun": {"method": "salun"}, "esd-x": {"method": "esd", "trainable": "cross-attention"},
+        "concept-ablation": {"method": "concept_ablation", "trainable": "cross-attention-kv"},
+        "anchored": {"method": "anchored"}, "uce": {"method": "uce"}, "erasediff": {"method": "erasediff"}}  # fmt: skip
+EVERY = tuple(row for row in ROWS if row != "salun")
 
 
 def parameters(rows=("naive",), **changes) -> dict:
@@ -65,9 +69,9 @@ def work(tmp_path, monkeypatch, world):
     (folder / "detect/scores.csv").write_text("\n".join(["prompt,kind,detector,score", *lines]) + "\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PALINODE_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.setattr(prompt_data, "COPY", 10.0)
+    monkeypatch.setattr(ground, "COPY", 10.0)
     monkeypatch.setattr(split, "COPY", 0.0)
-    monkeypatch.setattr(prompt_data, "copies", lambda images, *_: np.arange(len(images)) % 2 == 0)
+    monkeypatch.setattr(ground.Emoji, "copies", lambda self, images, *_: np.arange(len(images)) % 2 == 0)
     return tmp_path
 
 
@@ -85,33 +89,77 @@ def report_settings() -> dict:
 
 
 def test_a_task_runs_from_flagged_prompts_to_metrics(work):
-    begin(parameters(("naive", "siss-0", "erasediff")))
+    begin(parameters(EVERY))
     found = read_json(work / "out/data/few/prompts.json")
     assert [it["text"] for it in found["prompts"]] == list(ASKED)[:2] and not found["refused"]
     assert all(0.25 <= it["memorised"]["value"] <= 0.9 and it["modified"] != it["text"] for it in found["prompts"])
-    assert (work / "out/data/few/clusters.png").exists()
-    run("evaluate_prompts", "few", "base")
-    for row in ("naive", "siss-0", "erasediff"):
+    assert (work / "out/data/few/clusters.png").exists() and found["threshold"] == 1
+    for row in ("base", "mitigated"):
+        run("evaluate_prompts", "few", row)
+    for row in EVERY:
         run("unlearn_prompts", "few", row, "0")
     cells = work / "out/cells/few"
-    base = read_json(cells / "base/0/evaluation/metrics.json")
+    base, mitigated = (read_json(cells / f"{row}/0/evaluation/metrics.json") for row in ("base", "mitigated"))
     assert base["integrity_ordinary_judge"]["value"] == 1 and base["copies_others"]["n"] == 62
-    for row in ("naive", "siss-0", "erasediff"):
+    assert base["in_turn_copies_others"]["n"] == 31 and base.keys() == mitigated.keys()
+    passes = dict.fromkeys(EVERY, 8) | {"erasediff": 16, "esd-x": 24, "concept-ablation": 16, "anchored": 32, "uce": 0}
+    for row in EVERY:
         metrics = read_json(cells / row / "0/evaluation/metrics.json")
         assert base.keys() < metrics.keys() and metrics["success_modified"]["n"] == 2
         assert metrics["integrity_ordinary_judge"]["value"] < 1 and metrics["memorised_original"]["n"] == 8
-        assert metrics["forward_passes"]["value"] == (16 if row == "erasediff" else 8)
+        assert metrics["forward_passes"]["value"] == passes[row], row
+        assert metrics["in_turn_integrity_ordinary_judge"]["n"] == 4
+        looked = {"0", "2"} if row == "uce" else {"0", "2", "4"}
         with open(cells / row / "0/evaluation/steps.csv", newline="") as handle:
             lines = list(csv.DictReader(handle))
-        assert len(lines) == 2 * 2 * 3 and {line["step"] for line in lines} == {"0", "2", "4"}
+        assert len(lines) == 2 * 2 * len(looked) and {line["step"] for line in lines} == looked
         with open(cells / row / "0/training.csv", newline="") as handle:
-            assert [line["step"] for line in csv.DictReader(handle)] == [str(i) for i in range(8)]
+            steps = [0, 4] if row == "uce" else range(8)
+            assert [line["step"] for line in csv.DictReader(handle)] == [str(i) for i in steps]
         assert "nan" not in (cells / row / "0/training.csv").read_text()
     assert not list((work / "scratch").iterdir())
     (task,) = [it for it in collect.collect(report_settings() | only("few"), work) if it.name == "few"]
     shown = page.view(task, {}, {"tasks": {}, "reference_rows": {}}, None)
-    assert [title for title, *_ in shown["strips"]] == ["base", "naive", "siss-0", "erasediff"]
+    assert [title for title, *_ in shown["strips"]] == ["base", "mitigated", *EVERY]
     assert shown["main"].columns[0].metric == "success_modified" and shown["pareto"] == []
+
+
+def test_one_model_forgets_all_prompts_in_turn(work, monkeypatch):
+    begin()
+    run("unlearn_prompts", "few", "naive", "0")
+    cell, started = work / "out/cells/few/naive/0", []
+    metrics = read_json(cell / "evaluation/metrics.json")
+    assert metrics["in_turn_integrity_ordinary_judge"]["value"] != metrics["integrity_ordinary_judge"]["value"]
+    expected = {path.name: path.read_bytes() for path in cell.rglob("*") if path.is_file()}
+    shutil.rmtree(cell)
+    unlearn = prompt_unlearning.unlearn
+
+    def killed(model, subject, *rest):
+        started.append(subject.prompt.text)
+        if len(started) == 4:
+            raise KeyboardInterrupt
+        return unlearn(model, subject, *rest)
+
+    monkeypatch.setattr(prompt_unlearning, "unlearn", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run("unlearn_prompts", "few", "naive", "0")
+    run("unlearn_prompts", "few", "naive", "0")
+    first, second = list(ASKED)[:2]
+    assert started == [first, second, first, second, second], "the last goes on from the weights that forgot the first"
+    assert {path.name: path.read_bytes() for path in cell.rglob("*") if path.is_file()} == expected
+
+
+def test_mitigation_moves_the_states_of_flagged_prompts_alone(world):
+    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, 1)
+    settings = SimpleNamespace(root_seed=1, task="few", sample=SimpleNamespace(steps=2, guidance=3.0))
+    asked = ["", "a cat", "distant glacier under glass"]
+    own = model.condition(asked)
+    high, low = (mitigation.Mitigating(model, target, settings) for target in (1e9, 1e-9))
+    assert torch.equal(high.condition(asked), own)
+    with torch.inference_mode():
+        moved = low.condition(asked)
+    assert torch.equal(moved[0], own[0]) and not torch.equal(moved[1], own[1])
+    assert torch.equal(low.condition(asked[::-1]), moved.flip(0)) and low.net is model.net
 
 
 def only(task: str) -> dict:
@@ -148,12 +196,17 @@ def test_siss_on_a_model_told_a_prompt_is_finite(world, tmp_path, lam):
     model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, 1)
     with torch.no_grad():
         told = prompt_unlearning.Told(model, model.condition(["a cat"]))
-    keep, drop = torch.randn(2, 5, *model.shape, generator=torch.Generator().manual_seed(0))
-    batches = prompt_unlearning.LatentBatches(keep, drop, len(model.schedule), 3, 2, model.device, ("key",))
+    keep, drop, *states = torch.randn(7, 5, *model.shape, generator=torch.Generator().manual_seed(0))
+    prompt = SimpleNamespace(told="a cat")
+    subject = SimpleNamespace(prompt=prompt, retain=keep, forget=drop[:3], traced=torch.stack(states[:2], 1))
+    data = prompt_unlearning.training_data(subject, model, 2, anchored=False)
+    batches = ConceptBatches(data, model, 3, 2, ("key",))
     first, again = (next(batches(4)) for _ in range(2))
     assert torch.equal(first.x, again.x) and torch.equal(first.eps, again.eps)
+    assert torch.equal(first.c_x, first.c_a) and not torch.equal(first.c_m, first.c_a)
     x_t, t = first.x, first.t
-    assert torch.equal(told.predict(x_t, t), model.predict(x_t, t, model.condition(["a cat"] * 3)))
+    assert torch.equal(told.predict(x_t, t), model.predict(x_t, t, first.c_a))
+    assert torch.equal(told.predict(x_t, t, first.c_m), model.predict(x_t, t, model.condition([""] * 3)))
     settings = training(steps=2, batch=3, accumulate=2)
     with Scratch("told", []) as scratch:
         history = train(told, methods.load("siss", {"lam": lam}), batches, settings, scratch, "told")
@@ -163,7 +216,7 @@ def test_siss_on_a_model_told_a_prompt_is_finite(world, tmp_path, lam):
 
 def test_success_is_nothing_memorised_at_the_end_and_quality_throughout():
     def seen(last: list[bool], *real: float) -> dict:
-        found = {("original", step): {"memorised": np.ones(4, bool), "real": np.array([value] * 4)}
+        found = {("original", step): {"memorised": np.ones(4, bool), "quality": np.array([value] * 4)}
                  for step, value in zip((0, 5, 10), real, strict=True)}  # fmt: skip
         found["original", 10]["memorised"] = np.array(last)
         return found
@@ -176,16 +229,15 @@ def test_success_is_nothing_memorised_at_the_end_and_quality_throughout():
 
 def test_realism_tells_noise_from_pictures(world):
     eyes = judge.load(ROOT / "models/emoji/judge", SceneJudge)
-    real = prompt_metrics.realism(eyes, world, 64, (1, "t"))
+    real = quality.realism(eyes, world, 64, (1, "t"))
     noise = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
     fixed = (world.fixed[:8, :3].permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
     assert not real(noise).any() and not real(np.full((2, 32, 32, 3), 128, np.uint8)).any() and real(fixed).any()
-    start = Look(np.stack([fixed, noise]), np.zeros((2, 8)))
-    assert prompt_metrics.least([start], real) == pytest.approx(0.35 / 0.811 * real(fixed).mean() / 2)
+    assert real.least([fixed, noise]) == pytest.approx(0.35 / 0.811 * real(fixed).mean() / 2)
 
 
 def test_prompts_that_do_not_count_are_listed_with_reasons(work, monkeypatch):
-    monkeypatch.setattr(prompt_data, "COPY", 1e-9)
+    monkeypatch.setattr(ground, "COPY", 1e-9)
     begin()
     found = read_json(work / "out/data/few/prompts.json")
     assert [it["text"] for it in found["refused"]] == list(ASKED)[:3] and not found["prompts"]
@@ -210,8 +262,7 @@ def test_without_a_threshold_nothing_is_unlearned(work):
     ({"prompts": {"tasks": ["few"], "rows": ["nemo"]}}, "prompts.rows: 'nemo' is not defined under `rows`"),
     ({"prompts": {"tasks": ["some"], "rows": ["naive"]}}, "prompts.tasks: 'some' is not defined under `prompt_tasks`"),
     ({"prompts": {"tasks": ["few"], "rows": []}}, "prompts.rows: the list is empty"),
-    ({"prompts": {"tasks": ["few"], "rows": ["salun"]}}, "'salun' needs an anchor, which the family `prompts` has not"),
-    ({"prompts": {"tasks": ["few"], "rows": ["esd-x"]}}, "'esd-x' needs states of sampling under a target's captions"),
+    ({"prompts": {"tasks": ["few"], "rows": ["salun"]}}, "'salun' needs a saliency map, which the family"),
     ({"prompt_tasks": {"few": TASK | {"split": {"rule": "unprompted", "trial": 4}}}}, "trial: no edit is tried"),
     ({"prompt_tasks": {"few": TASK | {"base": "emoji"}}}, "prompt_tasks.few.base: 'emoji' is not defined"),
     ({"prompt_tasks": {"tiny": TASK, "few": TASK}}, "'tiny' names two of the tasks and bases"),
@@ -253,15 +304,50 @@ def test_a_killed_split_goes_on_to_the_same_bytes(work, monkeypatch):
 
 
 def test_what_is_drawn_unprompted_is_kept_under_the_original(work, monkeypatch):
-    def half(images, world, picture):
+    def half(self, images, picture, reference):
         return np.zeros(len(images), bool) if len(images) < 8 else np.arange(len(images)) % 2 == 0
 
-    monkeypatch.setattr(prompt_data, "copies", half)
+    monkeypatch.setattr(ground.Emoji, "copies", half)
     begin(parameters(split={"images": 8, "agree": 0.01, "rule": "unprompted", "share": [0.01, 0.99]}))
     found = read_json(work / "out/data/few/prompts.json")["prompts"]
     assert len(found) == 2
     for it in found:
         assert it["told"] == it["text"] and it["modified"] == "" and it["edits"] == []
+
+
+@pytest.mark.parametrize("at_hand", [False, True])
+def test_of_a_base_that_is_not_ours_only_the_list_is_known(work, monkeypatch, at_hand):
+    monkeypatch.setattr(ground, "REPEATED", 10.0)
+    if at_hand:
+        monkeypatch.setattr(quality.ClipIQA, "__init__", lambda self: vars(self).update(_score=mean, reason=""))
+    plan.write_all(params.Params.model_validate(parameters()), ROOT, Path("out/plan"))
+    for path in Path("out/plan").glob("*-few*"):
+        made = read_json(path)
+        write_json(path, made | {"settings": made["settings"] | {"known": "list"}})
+    run("split", "few")
+    found = read_json(work / "out/data/few/prompts.json")
+    assert found["beside"] == {"ordinary": ["a dog"], "kept": [], "others": list(ASKED)[:2]} and found["least"] == 0.35
+    run("evaluate_prompts", "few", "base")
+    run("unlearn_prompts", "few", "naive", "0")
+    for row in ("base", "naive"):
+        metrics = read_json(work / f"out/cells/few/{row}/0/evaluation/metrics.json")
+        assert metrics["copies_others"]["n"] == 2 and metrics["in_turn_copies_others"]["value"] is None
+        for name in ("success_original", "clip_iqa_original"):
+            assert (metrics[name]["value"] is not None) == at_hand
+            assert at_hand or "CLIP-IQA is not at hand" in metrics[name]["reason"]
+
+
+def mean(images):
+    """In the place of CLIP-IQA."""
+    return images.mean((1, 2, 3))
+
+
+def test_a_list_tells_repeated_pictures_and_whole_words(world, monkeypatch):
+    known, model = ground.Listed(), text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, 1)
+    noise = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    assert "do not repeat: 12%" in known.match(noise, noise[0]) and known.match(noise[:1].repeat(4, 0), noise[0]) == -1
+    words = known.words(model.tokenizer)
+    assert set(words) <= set(world.words) and "cat" in words
 
 
 def test_the_prompts_that_are_tuned_on_are_not_reported():

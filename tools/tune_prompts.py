@@ -1,7 +1,7 @@
 """The search for the learning rates of the family prompts: the same grid for every row, on prompts never reported.
 
 Run with `make tune-prompts`, once the base models and what `detect` found are there. For the validation task of each
-enabled task (its name with `-val`) every row of `prompts.rows` forgets one prompt with each learning rate of the grid,
+enabled task (its name with `-val`) every row of its `overrides` forgets one prompt with each learning rate of the grid,
 by the pipeline's own stages, with one seed; pictures are drawn before the first and after the last step alone. Rule: of
 the configurations that leave no memorised picture under the original prompt the one with the most integrity on ordinary
 prompts; if none does, the one that leaves fewest. The winners stand in params.yaml (`overrides` of the task), the whole
@@ -17,7 +17,7 @@ from palinode import params, plan, stage
 from palinode.errors import UserError
 from palinode.io import read_json
 
-GRID = (1e-6, 1e-5, 3e-5, 1e-4)
+GRID = (1e-5, 2e-5, 3e-5, 1e-4, 3e-4)
 OUT = ROOT / "results/tuning-prompts.csv"
 METRICS = ("memorised_original", "realism_original_judge", "integrity_ordinary_judge")
 COLUMNS = ("task", "row", "lr", *METRICS, "chosen")
@@ -25,9 +25,9 @@ COLUMNS = ("task", "row", "lr", *METRICS, "chosen")
 
 def search(loaded: params.Params, task: str) -> list[dict]:
     """Every row with every learning rate on a validation task; finished cells are not run again."""
-    tried = {f"{row}-{i}": (row, lr) for row in loaded.prompts.rows for i, lr in enumerate(GRID)}
-    rows = {name: loaded.row(task, row).model_copy(update={"lr": lr}) for name, (row, lr) in tried.items()}
     chosen = loaded.prompt_tasks[task]
+    tried = {f"{row}-{i}": (row, lr) for row in chosen.overrides for i, lr in enumerate(GRID)}
+    rows = {name: loaded.row(task, row).model_copy(update={"lr": lr}) for name, (row, lr) in tried.items()}
     bare = chosen.model_copy(update={
         "overrides": {}, "choose": chosen.choose.model_copy(update={"count": 1}),
         "sample": chosen.sample.model_copy(update={"every": chosen.unlearn.steps}),
@@ -47,7 +47,7 @@ def search(loaded: params.Params, task: str) -> list[dict]:
         found = read_json(cell / "evaluation/metrics.json")
         trials.append({"task": task, "row": row, "lr": lr} | {metric: found[metric]["value"] for metric in METRICS})
         print(trials[-1], flush=True)
-    winners = [choose([one for one in trials if one["row"] == row]) for row in loaded.prompts.rows]
+    winners = [choose([one for one in trials if one["row"] == row]) for row in chosen.overrides]
     return [one | {"chosen": int(any(one is winner for winner in winners))} for one in trials]
 
 

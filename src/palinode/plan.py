@@ -15,6 +15,7 @@ from palinode.params import Params, Training
 
 NEEDS = {"anchor": "an anchor", "states": "states of sampling under a target's captions", "saliency": "a saliency map",
          "fisher": "Fisher information"}  # fmt: skip
+OFFERS = {"data": (), "prompts": ("anchor", "states"), "concept": tuple(NEEDS)}
 FAMILIES = {"unlearn": "data", "unlearn_concept": "concept", "unlearn_prompts": "prompts"}  # script -> whose rows
 
 
@@ -31,8 +32,7 @@ def write_all(params: Params, root: Path, folder: Path) -> None:
         if script in FAMILIES:
             row, family = name.split("/")[1], FAMILIES[script]
             method = methods.load(settings["method"], settings["options"], f"rows.{row}.options: ")
-            if family != "concept":
-                _check_needs(family, row, method)
+            _check_needs(family, row, method)
             if family == "data" and params.row(name.split("/")[0].removeprefix("unlearn-"), row).trainable != "all":
                 raise UserError(f"data.rows: {row!r} trains some weights only, which the family `data` does not offer")
         code = fingerprint.of(root / "stages" / f"{script}.py", root / "src", extra) if script else {}
@@ -40,9 +40,9 @@ def write_all(params: Params, root: Path, folder: Path) -> None:
 
 
 def _check_needs(family: str, row: str, method) -> None:
-    """Methods that ask for what concept tasks alone have."""
+    """Methods that ask for what a family has not."""
     for need, words in NEEDS.items():
-        if getattr(method, f"needs_{need}", False):
+        if getattr(method, f"needs_{need}", False) and need not in OFFERS[family]:
             raise UserError(f"{family}.rows: {row!r} needs {words}, which the family `{family}` has not")
 
 
@@ -105,20 +105,14 @@ def _stages(params: Params):
         yield f"detect-{name}", "detect", modules, {"root_seed": params.root_seed, "task": name} | settings
         kept = {key: settings[key] for key in ("generations", "steps", "guidance", "batch")}
         yield f"mitigate-{name}", "mitigate", (), {"root_seed": params.root_seed, "task": name} | kept
-    for name in params.concept.tasks:
-        families[name] = "concept"
-        for stage in _concept_stages(params, name):
-            yield stage
-            if stage[1] == "unlearn_concept":
-                row = stage[0].split("/")[1]
-                rows_shown.setdefault(name, {})[row] = stage[3] | {"paper": params.rows[row].paper}
-    for name in params.prompts.tasks:
-        families[name] = "prompts"
-        for stage in _prompt_stages(params, name):
-            yield stage
-            if stage[1] == "unlearn_prompts":
-                row = stage[0].split("/")[1]
-                rows_shown.setdefault(name, {})[row] = stage[3] | {"paper": params.rows[row].paper}
+    for family, stages in (("concept", _concept_stages), ("prompts", _prompt_stages)):
+        for name in getattr(params, family).tasks:
+            families[name] = family
+            for stage in stages(params, name):
+                yield stage
+                if stage[1] in FAMILIES:
+                    row = stage[0].split("/")[1]
+                    rows_shown.setdefault(name, {})[row] = stage[3] | {"paper": params.rows[row].paper}
     report = {"root_seed": params.root_seed, "families": families, "tasks": rows_shown, "seeds": params.seeds}
     report["bases"] = [[name, "class"] for name in params.classes.bases] + [[n, "text"] for n in params.text.bases]
     report["detected"] = params.detection.bases
@@ -158,7 +152,7 @@ def _concept_stages(params: Params, name: str):
 def _prompt_stages(params: Params, name: str):
     """The same of one task of memorised prompts."""
     task = params.prompt_tasks[name]
-    dump, common = task.model_dump(mode="json"), {"root_seed": params.root_seed, "task": name}
+    dump, common = task.model_dump(mode="json"), {"root_seed": params.root_seed, "task": name, "known": "emoji"}
     yield f"split-{name}", "split", (), common | {key: dump[key] for key in ("base", "choose", "split", "sample")}
     look = {key: dump[key] for key in ("sample", "bootstrap")}
     yield f"evaluate-prompts-{name}", "evaluate_prompts", (), common | look

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from palinode import text_gate
+from palinode import conditional_sampling, text_gate
 from palinode.conditional_sampling import timesteps
 from palinode.data.scenes import World
 from palinode.guidance import Guided
@@ -27,6 +27,7 @@ from palinode.text_to_image import TextToImage
 
 ITERATIONS, RATE = 10, 0.05  # the paper's
 SCORE = "noise_norm_first"
+NOISES, AT_ONCE = 4, 16  # of a prompt that `Mitigating` is told; prompts
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,37 @@ def mitigate(probe: Probe, target: float) -> tuple[Tensor, Tensor, Tensor]:
             break
         optimizer.step()
     return kept.repeat_interleave(probe.generations, 0), before, after
+
+
+class Mitigating:
+    """A model that mitigates every prompt before it is told it; weights, and all else, are the model's own.
+
+    target: the norm to come below; settings: root_seed, task, sample. One set of states serves all noises of a prompt.
+    """
+
+    def __init__(self, model: TextToImage, target: float, settings):
+        self.model, self.target, self.settings, self._known = model, target, settings, {}
+
+    def __getattr__(self, name: str):
+        return getattr(self.model, name)
+
+    def condition(self, prompts: list[str]) -> Tensor:
+        """Prompts to states, [B, L, D]; a prompt whose norm is below the target already keeps its own."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
+        with torch.inference_mode(False), torch.no_grad():
+            for first in range(0, len(new), AT_ONCE):
+                some = new[first : first + AT_ONCE]
+                self._known |= dict(zip(some, self._states(some), strict=True))
+        return torch.stack([self._known[prompt] for prompt in prompts])
+
+    def _states(self, prompts: list[str]) -> Tensor:
+        model, sample, task = self.model, self.settings.sample, self.settings.task
+        keys = [(self.settings.root_seed, f"{task} mitigated {prompt}") for prompt in prompts]
+        started = torch.cat([conditional_sampling.noise(model, key, 0, NOISES) for key in keys])
+        states = model.condition(prompts).repeat_interleave(NOISES, 0)
+        empty, times = model.condition([model.nothing]), timesteps(model.config, sample.steps)
+        probe = Probe(model, states, empty, started, times, sample.guidance, NOISES)
+        return mitigate(probe, self.target)[0][::NOISES]
 
 
 @torch.no_grad()

@@ -7,11 +7,9 @@ import numpy as np
 import torch
 
 from palinode import seeds
-from palinode.conditional_sampling import draw, noise, timesteps
-from palinode.data import captions
-from palinode.data.scenes import World
+from palinode.conditional_sampling import draw, noise, timesteps, trace
+from palinode.memorization.ground import Beside
 from palinode.memorization.probe import Probe
-from palinode.memorization.prompts import KINDS
 from palinode.text_to_image import TextToImage
 
 VERSIONS = ("modified", "original")  # of a prompt: what the paper calls partially and fully memorised
@@ -47,13 +45,14 @@ class Artist:
         pictures = np.stack([self.draw([text] * count, use) for text in texts])
         return Look(pictures, np.stack([self._norms(text, use) for text in texts]))
 
-    def ordinary(self, world: World, use: str = "ordinary") -> np.ndarray:
-        """Pictures of ordinary prompts, evenly chosen among all."""
-        return self.draw(ordinary_prompts(world, self.settings.sample.ordinary), use)
+    def aside(self, beside: Beside) -> tuple[np.ndarray, np.ndarray]:
+        """A picture under each ordinary prompt, and under each of the others."""
+        return self.draw(beside.ordinary, "ordinary"), self.draw(beside.others, "others")
 
-    def others(self, world: World) -> np.ndarray:
-        """A picture under each caption that the base was to memorise, in the order of `memorised`."""
-        return self.draw([world.pictures[i].caption for i in memorised(world)], "others")
+    def trace(self, text: str) -> torch.Tensor:
+        """States of sampling under a prompt, float32 [count, steps, C, h, w]."""
+        sample, key = self.settings.sample, (self.settings.root_seed, f"{self.settings.task} trace {text}")
+        return trace(self.model, [text] * sample.count, key, sample.guidance, sample.steps)[1]
 
     @torch.no_grad()
     def _norms(self, text: str, use: str) -> np.ndarray:
@@ -64,14 +63,3 @@ class Artist:
         probe = Probe(model, given, empty, started, times, sample.guidance, sample.count)
         nothing, predicted = probe.pair(started, times[0])
         return (predicted - nothing).flatten(1).norm(dim=1).cpu().numpy()
-
-
-def ordinary_prompts(world: World, count: int) -> list[str]:
-    """`count` ordinary captions, evenly spaced among all."""
-    listed = captions.ordinary(world.concepts.values())
-    return [listed[i * len(listed) // count] for i in range(min(count, len(listed)))]
-
-
-def memorised(world: World) -> list[int]:
-    """Indices of the fixed pictures that the base was to memorise."""
-    return [i for i, picture in enumerate(world.pictures) if KINDS[picture.kind]]

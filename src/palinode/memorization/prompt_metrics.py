@@ -1,11 +1,7 @@
 """What became of memorised prompts: success as the SISS paper counts it, and what else changed.
 
-A prompt is a success when none of its pictures is memorised at the end and quality holds at every step looked at. The
-paper's quality is CLIP-IQA, at least 0.35 where the pretrained model has 0.811. Here it is `realism`: the share of
-pictures that are no farther from a real one than 95 % of unseen real ones are; real are rendered training pictures and
-the fixed ones, distances those of `integrity.lpips_style` on the judge of scenes. At least the same fraction of the
-base's own value is asked for, fixed by the base before anything is unlearned. The realism score of Kynkaanniemi et al.
-(2019) was tried first and told nothing: on the judge's features plain grey has a higher one than the base's pictures.
+A prompt is a success when none of its pictures is memorised at the end and quality holds at every step looked at
+(`palinode.memorization.quality`).
 """
 
 import csv
@@ -13,32 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from palinode import judge as judge_files
-from palinode import seeds
 from palinode.contact import sheet, write_png
-from palinode.data import emoji
-from palinode.data.scenes import Scenes, World, seen_pairs
 from palinode.io import atomic, write_arrays, write_json
-from palinode.memorization.prompt_data import PromptData, Subject, copies
-from palinode.memorization.prompt_looks import VERSIONS, Look, memorised
+from palinode.memorization.ground import Emoji, Listed
+from palinode.memorization.prompt_data import PromptData, Subject
+from palinode.memorization.prompt_looks import VERSIONS, Look
 from palinode.metrics import integrity, record
-from palinode.metrics.features import JudgeBackbone
 from palinode.metrics.record import Metric
-from palinode.models import to_images, to_model
-from palinode.scene_judge import SceneJudge
 
-QUALITY = 0.35 / 0.811  # the paper's threshold over the pretrained model's value
-UNSEEN = 0.95  # share of unseen real pictures that are real enough
 SHOWN = 8  # noises on the strips
 
 
 @dataclass(frozen=True)
 class Followed:
     """What one prompt's model drew: the looks by step, ordinary prompts and other memorised ones at the end; and what
-    training logged and cost, nothing for a reference row."""
+    training logged and cost, nothing for a reference row or for a model that forgot all prompts in turn."""
 
     looks: dict[int, Look]
     ordinary: np.ndarray
@@ -47,109 +33,98 @@ class Followed:
     passes: dict[str, int] = field(default_factory=dict)
 
 
-class Realism:
-    """Whether pictures look like real ones to a judge of scenes; real: uint8 [R, H, W, C]; unseen: others, [U, ...]."""
-
-    def __init__(self, judge: SceneJudge, real: np.ndarray, unseen: np.ndarray):
-        self.judge, self.known = judge, self._points(judge, real)
-        self.limit = float(self._nearest(unseen).quantile(UNSEEN))
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """bool [N]"""
-        return (self._nearest(images) <= self.limit).numpy()
-
-    def _nearest(self, images: np.ndarray) -> Tensor:
-        return torch.cat([torch.cdist(self._points(self.judge, some), self.known).amin(1)
-                          for some in np.array_split(images, -(-len(images) // 256))])  # fmt: skip
-
-    @staticmethod
-    @torch.inference_mode()
-    def _points(judge: SceneJudge, images: np.ndarray) -> Tensor:
-        """Where squared distances are those of `integrity.lpips_style`, [N, D]."""
-        layers = judge.layers(to_model(np.asarray(images)))
-        unit = (torch.nn.functional.normalize(a, dim=1) / (a.shape[2] * a.shape[3]) ** 0.5 for a in layers)
-        return torch.cat([a.flatten(1) for a in unit], 1)
-
-
-def realism(judge: SceneJudge, world: World, count: int, key: tuple) -> Realism:
-    """With `count` rendered training pictures and the fixed ones as real, and a quarter as many others as unseen."""
-    generator, pairs = seeds.generator(*key, "real"), seen_pairs(list(world.concepts))
-    drawn = [Scenes.draw(pairs, n, generator).render(world, generator) for n in (count, max(4, count // 4))]
-    fixed = emoji.fixed(world.fixed, world.pictures, world.stickers, generator) * 2 - 1
-    return Realism(judge, to_images(torch.cat([drawn[0], fixed])), to_images(drawn[1]))
-
-
-def least(starts: list[Look], real: Realism) -> float:
-    """The least realism that counts as quality: QUALITY of what the base has under both versions of all prompts."""
-    return QUALITY * float(np.mean([real(images).mean() for it in starts for images in it.pictures])) if starts else 0.0
-
-
-def judged(subject: Subject, looks: dict[int, Look], world: World, real: Realism) -> dict[tuple[str, int], dict]:
-    """{(version, step): memorised, copies, real bool [N] and norm [N]} of one prompt."""
-    return {
-        (version, step): {
-            "memorised": subject.clusters.memorised(it.pictures[v]),
-            "copies": copies(it.pictures[v], world, subject.prompt.picture),
-            "real": real(it.pictures[v]),
-            "norm": it.norms[v],
-        }
-        for v, version in enumerate(VERSIONS) for step, it in looks.items()
-    }  # fmt: skip
+def judged(subject: Subject, looks: dict[int, Look], ground: Emoji | Listed) -> dict[tuple[str, int], dict]:
+    """{(version, step): memorised, copies bool [N], norm [N] and, if it can be measured, quality [N]} of one prompt."""
+    found, quality = {}, ground.quality
+    for v, version in enumerate(VERSIONS):
+        for step, it in looks.items():
+            pictures = it.pictures[v]
+            found[version, step] = {
+                "memorised": subject.clusters.memorised(pictures),
+                "copies": ground.copies(pictures, subject.prompt.picture, subject.reference),
+                "norm": it.norms[v],
+            } | ({} if quality.reason else {"quality": quality(pictures)})  # fmt: skip
+    return found
 
 
 def succeeded(seen: dict[tuple[str, int], dict], version: str, least: float) -> bool:
-    """The paper's success: nothing memorised at the last step, and realism of at least `least` at every one."""
+    """The paper's success: nothing memorised at the last step, and quality of at least `least` at every one."""
     steps = [step for name, step in seen if name == version]
-    good = all(seen[version, step]["real"].mean() >= least for step in steps)
+    good = all(seen[version, step]["quality"].mean() >= least for step in steps)
     return bool(good and not seen[version, steps[-1]]["memorised"].any())
 
 
 def evaluate(
-    data: PromptData, followed: list[Followed], world: World, real: Realism, judge: SceneJudge, replicates: int
+    data: PromptData, followed: list[Followed], turned: list[Followed], ground: Emoji | Listed, replicates: int
 ) -> tuple[dict[str, Metric], list[dict]]:
-    """(metrics of a cell over all its prompts, lines of steps.csv)."""
+    """(metrics of a cell over all its prompts, lines of steps.csv).
+
+    followed: one model a prompt; turned: one model that forgot them all in turn, its metrics named `in_turn_...`.
+    """
     found: dict[str, Metric] = {}
-    seen = [judged(one, it.looks, world, real) for one, it in zip(data.subjects, followed, strict=True)]
-    last = [max(it.looks) for it in followed]
+    seen = [judged(one, it.looks, ground) for one, it in zip(data.subjects, followed, strict=True)]
     for version in VERSIONS:
-        success = np.array([succeeded(it, version, data.least) for it in seen])
-        found[f"success_{version}"] = record.from_rate(success, replicates, direction="up", stream=("prompts",))
-        end = [it[version, step] for it, step in zip(seen, last, strict=True)]
-        for name, key, direction in (("memorised", "memorised", "down"), ("copies", "copies", "down"),
-                                     ("realism", "real", "up")):  # fmt: skip
-            rate = record.from_rate(np.concatenate([it[key] for it in end]), replicates, direction=direction)
-            found[f"{name}_{version}" + ("_judge" if name == "realism" else "")] = rate
-        norms = np.concatenate([it["norm"] for it in end])
-        found[f"noise_norm_{version}"] = record.from_samples(norms, replicates, unit="norm", direction="down")
-    found |= _aside(data, followed, world, judge, replicates)
+        if ground.quality.reason:
+            found[f"success_{version}"] = record.absent(ground.quality.reason, direction="up")
+        else:
+            success = np.array([succeeded(it, version, data.least) for it in seen])
+            found[f"success_{version}"] = record.from_rate(success, replicates, direction="up", stream=("prompts",))
+    alone = [[one] for one in data.subjects]
+    found |= _at_the_end(seen, ground, replicates) | _aside(data, followed, alone, ground, replicates)
+    last = [judged(one, it.looks, ground) for one, it in zip(data.subjects, turned, strict=True)]
+    in_turn = _at_the_end(last, ground, replicates) | _aside(data, turned[:1], [data.subjects], ground, replicates)
+    found |= {f"in_turn_{name}": metric for name, metric in in_turn.items()}
+    for way in ("forward", "backward"):
+        if followed[0].passes:
+            mean = sum(it.passes[way] for it in followed) / len(followed)
+            found[f"{way}_passes"] = record.exact(mean, unit="samples", direction="down")
     lines = [
-        {"prompt": one.prompt.text, "version": version, "step": step, "memorised": float(it["memorised"].mean()),
-         "copies": float(it["copies"].mean()), "norm": float(it["norm"].mean()), "realism": float(it["real"].mean())}
+        {"prompt": one.prompt.text, "version": version, "step": step}
+        | {name: float(values.mean()) for name, values in it.items()}
         for one, all_seen in zip(data.subjects, seen, strict=True) for (version, step), it in all_seen.items()
     ]  # fmt: skip
     return found, lines
 
 
-def _aside(
-    data: PromptData, followed: list[Followed], world: World, judge: SceneJudge, replicates: int
-) -> dict[str, Metric]:
-    """integrity_ordinary_judge: of ordinary prompts, against the base's pictures from the same noise; copies_others:
-    share of pictures under the other memorised captions that copy their own picture; passes: the mean a prompt."""
-    distance, first, second = integrity.lpips_style(JudgeBackbone(judge)), *data.ordinary
-    changes = np.concatenate([integrity.paired(distance, first, it.ordinary) for it in followed])
-    ceiling = np.tile(integrity.paired(distance, first, second), len(followed))
-    own, hits = np.array(memorised(world)), []
-    for one, it in zip(data.subjects, followed, strict=True):
-        hits.append(copies(it.others, world, own)[own != one.prompt.picture])
-    found = {
-        "integrity_ordinary_judge": integrity.integrity(changes, ceiling, replicates),
-        "copies_others": record.from_rate(np.concatenate(hits), replicates, direction="none", stream=("others",)),
-    }
-    for way in ("forward", "backward"):
-        if followed[0].passes:
-            mean = sum(it.passes[way] for it in followed) / len(followed)
-            found[f"{way}_passes"] = record.exact(mean, unit="samples", direction="down")
+def _at_the_end(seen: list[dict[tuple[str, int], dict]], ground: Emoji | Listed, replicates: int) -> dict[str, Metric]:
+    """Of the pictures of all prompts after the last step, by version of the prompt."""
+    found: dict[str, Metric] = {}
+    for version in VERSIONS:
+        end = [it[version, max(step for name, step in it if name == version)] for it in seen]
+        values = {name: np.concatenate([it[name] for it in end]) for name in end[0]}
+        for name in ("memorised", "copies"):
+            found[f"{name}_{version}"] = record.from_rate(values[name], replicates, direction="down")
+        norms = record.from_samples(values["norm"], replicates, unit="norm", direction="down")
+        found[f"noise_norm_{version}"] = norms
+        name = ground.quality.metric.format(version)
+        if ground.quality.reason:
+            found[name] = record.absent(ground.quality.reason, direction="up")
+        elif values["quality"].dtype == bool:
+            found[name] = record.from_rate(values["quality"], replicates, direction="up")
+        else:
+            found[name] = record.from_samples(values["quality"], replicates, unit="", direction="up")
     return found
+
+
+def _aside(
+    data: PromptData, followed: list[Followed], forgotten: list[list[Subject]], ground: Emoji | Listed, replicates: int
+) -> dict[str, Metric]:
+    """integrity_ordinary_<network>: of ordinary prompts, against the base's pictures from the same noise;
+    copies_others: share of pictures under the others' captions that copy their own picture. forgotten: what each model
+    was to forget."""
+    others, hits = np.array(data.beside.others), []
+    for it, gone in zip(followed, forgotten, strict=True):
+        own = ground.own(it.others, data.subjects)
+        hits.append(own[~np.isin(others, [one.prompt.text for one in gone])])
+    hits = np.concatenate(hits)
+    rate = record.from_rate(hits, replicates, direction="none", stream=("others",)) if len(hits) else None
+    found = {"copies_others": rate or record.absent("the task has no other memorised prompt")}
+    name, (first, second) = f"integrity_ordinary_{ground.network}", data.ordinary
+    if ground.reason:
+        return found | {name: record.absent(ground.reason, direction="up")}
+    changes = np.concatenate([integrity.paired(ground.distance, first, it.ordinary) for it in followed])
+    ceiling = np.tile(integrity.paired(ground.distance, first, second), len(followed))
+    return found | {name: integrity.integrity(changes, ceiling, replicates)}
 
 
 def strips(followed: list[Followed]) -> np.ndarray:
@@ -161,16 +136,16 @@ def strips(followed: list[Followed]) -> np.ndarray:
     return sheet(np.concatenate(lines), len(VERSIONS) * len(lines[0]))
 
 
-def write(folder: Path, data: PromptData, followed: list[Followed], world: World, judge: Path, settings) -> None:
-    """A cell's evaluation: metrics.json, replicates.npz, steps.csv, strips.png. settings: root_seed, task, sample,
-    bootstrap."""
-    eyes = judge_files.load(judge, SceneJudge)
-    real = realism(eyes, world, settings.sample.real, (settings.root_seed, settings.task))
-    metrics, lines = evaluate(data, followed, world, real, eyes, settings.bootstrap)
-    entries, replicates = record.pack(metrics)
+def write(
+    folder: Path, data: PromptData, followed: list[Followed], turned: list[Followed], ground: Emoji | Listed,
+    replicates: int,
+) -> None:
+    """A cell's evaluation: metrics.json, replicates.npz, steps.csv, strips.png."""  # fmt: skip
+    metrics, lines = evaluate(data, followed, turned, ground, replicates)
+    entries, drawn = record.pack(metrics)
     with atomic(folder) as out:
         write_json(out / "metrics.json", entries)
-        write_arrays(out / "replicates.npz", replicates)
+        write_arrays(out / "replicates.npz", drawn)
         write_png(out / "strips.png", strips(followed))
         with open(out / "steps.csv", "w", encoding="utf-8", newline="") as handle:
             table = csv.DictWriter(handle, list(lines[0]), lineterminator="\n")

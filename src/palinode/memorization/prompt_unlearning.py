@@ -1,56 +1,58 @@
-"""Data unlearning on a text-to-image model that is told one prompt: the methods of the family data, unchanged."""
+"""Unlearning of memorised prompts: methods of the families data and concept, unchanged, on a model told one prompt."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from palinode import methods, seeds
-from palinode.data.scenes import World
+from palinode.concept import ConceptBatches, ConceptData
+from palinode.conditional_sampling import timesteps
 from palinode.io import read_json, write_arrays, write_json
-from palinode.memorization.prompt_data import Subject
+from palinode.memorization.ground import Beside
+from palinode.memorization.prompt_data import PromptData, Subject
 from palinode.memorization.prompt_looks import Artist, Look
 from palinode.memorization.prompt_metrics import Followed
 from palinode.scratch import Scratch
 from palinode.text_to_image import TextToImage
-from palinode.training import Batch, draw_noise, train
+from palinode.training import train
 
 
 class Told:
-    """A text-to-image model that is always told the same, with the face of an unconditional one.
+    """A text-to-image model that is told the same unless it is told otherwise; all else is the model's own.
 
-    predict(x_t, t) = eps_theta(x_t, t, c) with c = `condition` [1, L, D]; passes are counted with the model's.
+    predict(x_t, t) = eps_theta(x_t, t, c) with c = `condition` [1, L, D], so that it has the face of an unconditional
+    model as well.
     """
 
     def __init__(self, model: TextToImage, condition: Tensor):
         self.model, self.told = model, condition
-        self.net, self.schedule, self.passes, self.device = model.net, model.schedule, model.passes, model.device
+
+    def __getattr__(self, name: str):
+        return getattr(self.model, name)
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        if condition is not None:
-            raise ValueError("its condition is fixed")
-        return self.model.predict(x_t, t, self.told.expand(len(x_t), -1, -1))
+        return self.model.predict(x_t, t, self.told.expand(len(x_t), -1, -1) if condition is None else condition)
 
 
-class LatentBatches:
-    """Micro-batches of latents, float32 [N, C, h, w], drawn with replacement as `training.Batches` draws images."""
+def training_data(subject: Subject, model: TextToImage, steps: int, anchored: bool) -> ConceptData:
+    """What a step sees of a prompt: x to keep and a to forget, both told the prompt, as the SISS paper has it.
 
-    def __init__(self, retain: Tensor, forget: Tensor, total: int, size: int, accumulate: int, device, key: tuple):
-        self.retain, self.forget, self.total = retain, forget, total
-        self.size, self.accumulate, self.device, self.key = size, accumulate, device, key
-
-    def __call__(self, step: int) -> Iterator[Batch]:
-        generator = seeds.generator(*self.key, step)
-        for _ in range(self.accumulate):
-            x, a = (
-                latents[torch.randint(len(latents), (self.size,), generator=generator)]
-                for latents in (self.retain, self.forget)
-            )
-            t, eps = draw_noise(x.shape, self.total, generator)
-            pick = torch.rand(self.size, generator=generator)
-            yield Batch(*(v.to(self.device) for v in (x, a, t, eps, pick)), self.total, generator)
+    The target is the prompt, its anchor the empty one. A method that trains with an anchor is told nothing of x, since
+    under the prompt itself the original is what must not be kept. steps: of the sampler that `subject.traced` comes
+    from.
+    """
+    keep, forget, states = subject.retain, subject.forget, subject.traced
+    nothing, prompt = 0, 1
+    return ConceptData(
+        [model.nothing, subject.prompt.told], x=keep, kept=torch.full((len(keep),), nothing if anchored else prompt),
+        a=forget, m=keep[torch.arange(len(forget)) % len(keep)], target=torch.full((len(forget),), prompt),
+        anchor=torch.full((len(forget),), nothing), z=states, traced=torch.full((len(states),), prompt),
+        times=torch.tensor(timesteps(model.config, steps)),
+    )  # fmt: skip
 
 
 class Watch:
@@ -73,24 +75,56 @@ class Watch:
         return found
 
 
-def forget(
-    model: TextToImage, subject: Subject, settings, key: tuple, world: World, scratch: Scratch, label: str
-) -> Followed:
-    """Train `model` in place to forget one prompt, and follow what it draws.
+def unlearn(
+    model: TextToImage, subject: Subject, settings, key: tuple, beside: Beside, scratch: Scratch, label: str,
+    watch: Callable[[int], None] | None = None,
+) -> list[dict]:
+    """Train `model` in place to forget one prompt, and return what was logged.
 
-    settings: root_seed, task, sample, method, options, training; key: of batches.
-    """
-    training, artist = settings.training, Artist(model, settings)
-    method = methods.load(settings.method, settings.options)
+    settings: sample, method, options, training; key: of batches.
+    """  # fmt: skip
+    training, method = settings.training, methods.load(settings.method, settings.options)
+    told, nothing = subject.prompt.told, model.nothing
+    if method.closed_form:
+        method.edit(model, {"target": [told], "anchor": [nothing], "kept": beside.kept})
+        return [{"step": 0}]
     with torch.no_grad():
-        told = Told(model, model.condition([subject.prompt.told]))
+        face = Told(model, model.condition([told]))
+    method.begin(face, {"seed": seeds.derive(*key, "method")})
+    data = training_data(subject, model, settings.sample.steps, method.needs_anchor)
+    batches = ConceptBatches(data, model, training.batch, training.accumulate, key)
+    return train(face, method, batches, training, scratch, label, watch)
+
+
+def forget(
+    model: TextToImage, subject: Subject, settings, key: tuple, beside: Beside, scratch: Scratch, label: str
+) -> Followed:
+    """`unlearn`, and follow what the model draws on the way. settings: root_seed and task besides."""
+    artist, steps = Artist(model, settings), settings.training.steps
     model.passes.update(dict.fromkeys(model.passes, 0))
-    sizes = (len(model.schedule), training.batch, training.accumulate, model.device)
-    batches = LatentBatches(subject.retain, subject.forget, *sizes, key)
     watch = Watch(artist, subject, scratch.folder)
-    history = train(told, method, batches, training, scratch, label, watch)
+    history = unlearn(model, subject, settings, key, beside, scratch, label, watch)
     passes = dict(model.passes)
-    return Followed(watch.seen(training.steps), artist.ordinary(world), artist.others(world), history, passes)
+    if methods.find(settings.method).closed_form:  # one edit, looked at once
+        steps = settings.sample.every
+        watch(steps)
+    return Followed(watch.seen(steps), *artist.aside(beside), history, passes)
+
+
+def forget_in_turn(
+    model: TextToImage, data: PromptData, settings, keys: list[tuple], scratches: list[Scratch], label: str
+) -> list[Followed]:
+    """The same model forgets one prompt after the other, by `unlearn`; what it draws when all are forgotten."""
+    for i, (subject, key, scratch) in enumerate(zip(data.subjects, keys, scratches, strict=True)):
+
+        def make(weights: Path, i=i, subject=subject, key=key, scratch=scratch) -> None:
+            unlearn(model, subject, settings, key, data.beside, scratch, f"{label}, in turn {i + 1}")
+            save_file(model.net.state_dict(), weights)
+
+        model.net.load_state_dict(load_file(scratch.once("weights.safetensors", make), device=str(model.device)))
+    artist = Artist(model, settings)
+    aside = artist.aside(data.beside)
+    return [Followed({0: artist.look(subject.prompt.versions)}, *aside) for subject in data.subjects]
 
 
 def kept(folder: Path, make: Callable[[], Followed]) -> Followed:

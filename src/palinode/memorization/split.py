@@ -26,9 +26,14 @@ import torch
 from palinode.text_gate import COPY
 
 
+def far(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Root mean squared differences of pixels in [0, 1], uint8 [N, H, W, C] and [M, H, W, C]: float64 [N, M]."""
+    return _distance(pixels(images), pixels(others))
+
+
 def medoid(images: np.ndarray) -> int:
     """Index of the picture with the least summed distance to the others; uint8 [N, H, W, C]."""
-    return int(_distance(pixels(images), pixels(images)).sum(1).argmin())
+    return int(far(images, images).sum(1).argmin())
 
 
 def pixels(images: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from palinode.errors import UserError
 from palinode.metrics.record import wilson
 
 REFERENCE_ROWS = {"data": ("real", "base", "oracle"),  # family -> the scale its rows are read on; always seed 0
-                  "concept": ("base", "oracle", "other"), "prompts": ("base",)}
+                  "concept": ("base", "oracle", "other"), "prompts": ("base", "mitigated")}
 HEADLINE = {"data": ("inception_score_judge", "nll_forget", "eps_error_forget", "forget_rate", "kid_judge",
                      "denoise_similarity_judge", "integrity_judge", "oracle_similarity_judge"),
             "concept": ("ua_t0", "ua_t1", "ua_t2", "ua_t3", "ua_t4", "ua_gap", "right_anchor", "right_near",
@@ -30,7 +30,8 @@ HEADLINE = {"data": ("inception_score_judge", "nll_forget", "eps_error_forget", 
                         "fid_kept_judge"),
             "prompts": ("success_modified", "success_original", "memorised_modified", "memorised_original",
                         "copies_modified", "copies_original", "realism_modified_judge", "realism_original_judge",
-                        "noise_norm_original", "integrity_ordinary_judge", "copies_others")}
+                        "noise_norm_original", "integrity_ordinary_judge", "copies_others",
+                        "in_turn_memorised_original", "in_turn_integrity_ordinary_judge")}
 FIELDS = ("family", "task", "method", "seed", "metric", "value", "lo", "hi", "n", "interval", "reason")
 
 

@@ -61,6 +61,8 @@ PROMPTS = (
     Column("noise_norm_original", "Noise norm, original", "↓", 2),
     Column("integrity_ordinary_judge", "Integrity, ordinary prompts (judge)", "↑", 2),
     rate("copies_others", "Copies under other memorised prompts", ""),
+    rate("in_turn_memorised_original", "All in turn: memorised, original", "↓"),
+    Column("in_turn_integrity_ordinary_judge", "All in turn: integrity, ordinary (judge)", "↑", 2),
 )
 MAIN = {"data": DATA, "concept": CONCEPT, "prompts": PROMPTS}
 ERASED = 0.8  # a row has erased its target if the judge misses it in at least this share of T0
@@ -79,7 +81,7 @@ COST = (
 PAPER_TABLES = {"main": ("siss_mnist_tshirt_table2", "erasediff_cifar10_table1", "siss_sd_success"),
                 "cost": ("siss_cost_per_sample",)}
 ROW_NOTES = {"real": "training images", "base": "before unlearning", "oracle": "never saw what is forgotten",
-             "other": "the base, from another noise"}
+             "other": "the base, from another noise", "mitigated": "the base, its prompts' states moved"}
 
 
 @dataclass(frozen=True)
