@@ -1,10 +1,12 @@
-"""Text-to-image models: text.py sampler REPETITIONS | build FOLDER SIZE | large FOLDER.
+"""Text-to-image models: text.py sampler REPETITIONS | build FOLDER SIZE TEXT | large FOLDER.
 
 sampler: our sampling against StableDiffusionPipeline's; build: the Stable Diffusion 1.4 architecture with random
-weights, as a folder; large: load it, encode a prompt, sample one image in 2 steps, take one plain training step.
+weights, as a folder whose tokenizer knows the words of TEXT; large: load it, encode a prompt, sample one image in 2
+steps, take one plain training step.
 """
 
 import json
+import re
 import statistics
 import sys
 import tempfile
@@ -78,12 +80,13 @@ def seconds(function) -> float:
     return time.perf_counter() - start
 
 
-def build(folder: Path, size: int) -> dict:
-    """Random weights of the full size, fp16 on disk; the tokenizer knows the words of the emoji captions."""
+def build(folder: Path, size: int, text: str) -> dict:
+    """Random weights of the full size, fp16 on disk."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    vocabulary, merges = text_to_image.word_vocabulary(PROMPT.split())
+    words = [*PROMPT.split(), "an", *re.findall("[a-z]+", text)]
+    vocabulary, merges = text_to_image.word_vocabulary(words)
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77, whole_words=True)
     unet = UNet2DConditionModel(**UNET, sample_size=size // 8)
     ids = {f"{name}_token_id": vocabulary[text_to_image.END] for name in ("eos", "pad")}
@@ -118,6 +121,6 @@ def large(folder: Path) -> dict:
 if __name__ == "__main__":
     networks.setup()
     what, *rest = sys.argv[1:]
-    run = {"sampler": lambda n: sampler(int(n)), "build": lambda to, n: build(Path(to), int(n)),
+    run = {"sampler": lambda n: sampler(int(n)), "build": lambda to, n, text: build(Path(to), int(n), text),
            "large": lambda where: large(Path(where))}[what]  # fmt: skip
     print(json.dumps(run(*rest)))

@@ -27,9 +27,9 @@ def write_all(params: Params, root: Path, folder: Path) -> None:
 
     if params.detection.bases:
         _check_detection(params, root)
-    for task in (params.concept_tasks[name] for name in params.concept.tasks):
-        if task.prompts is not None:
-            _check_prompts(task, root)
+    for name in params.concept.tasks:
+        if params.concept_tasks[name].prompts is not None:
+            _check_prompts(params, name, root)
     for name, script, extra, settings in _stages(params):
         if script in FAMILIES:
             row, family = name.split("/")[1], FAMILIES[script]
@@ -59,13 +59,14 @@ def _check_detection(params: Params, root: Path) -> None:
         prompts.read(root / params.detection.prompts)
 
 
-def _check_prompts(task, root: Path) -> None:
+def _check_prompts(params: Params, name: str, root: Path) -> None:
     """The same of a file of prompts, and of what the task takes from it."""
     from palinode import seeds
     from palinode.data import prompt_file, strata
 
+    task, generator = params.concept_tasks[name], seeds.generator(params.root_seed, name, "strata")
     concepts, grammar = prompt_file.read(root / task.prompts)
-    strata.of_captions(concepts, task.target, task.anchor, 1, seeds.generator("plan"), grammar)
+    strata.of_captions(concepts, task.target, task.anchor, task.sample.each, generator, grammar)
 
 
 def _stages(params: Params):

@@ -18,7 +18,7 @@ class _Part(BaseModel, extra="forbid"):
 
 class _Thing(BaseModel, extra="forbid"):
     group: str
-    synonyms: tuple[str, ...]
+    synonyms: tuple[str, ...] = ()
 
 
 class _File(BaseModel, extra="forbid"):
@@ -41,9 +41,8 @@ def read(path: str | Path) -> tuple[dict[str, Concept], Grammar]:
     concepts = {name: Concept(name, it.group, it.synonyms) for name, it in found.things.items()}
     captions.check_words(concepts, path)
     templates, styles, attributes = (Part(it.given, it.new) for it in (found.templates, found.styles, found.attributes))
-    for template in templates.all:
-        if template.count("{") != 1 or "{}" not in template:
-            raise UserError(f"{path}: templates: {template!r} does not hold {{}} once, the place of the thing")
+    if wrong := [it for it in templates.all if "{}" not in it or it.count("{") + it.count("}") > 2]:
+        raise UserError(f"{path}: templates: {wrong[0]!r} does not hold {{}} once, the place of the thing")
     if not templates.given:
         raise UserError(f"{path}: templates.given: the list is empty")
     if shared := concepts.keys() & set(styles.all):

@@ -43,10 +43,8 @@ class Strata:
 def of_captions(
     concepts: dict[str, Concept], target: str, anchor: str, each: int, generator: torch.Generator, grammar=EMOJI
 ) -> Strata:
-    """Strata of a thing or a style; at most `each` captions in each, drawn at random, and no stratum without captions.
-
-    UserError for a bad pair, and for strata that share a text.
-    """
+    """Strata of a thing or a style, `each` captions in each, drawn at random, again and again where there are fewer;
+    none without captions. UserError for a bad pair, and for strata that share a text."""
     thing, styles = target in concepts, grammar.styles.all
     check_pair(target, anchor, list(concepts) if thing else list(styles), [*concepts, *styles])
     tiers, kept = (_tiers_of_thing, _kept_things) if thing else (_tiers_of_style, _kept_styles)
@@ -148,4 +146,5 @@ def readable(
 
 
 def _some(found: list, count: int, generator: torch.Generator) -> list:
-    return [found[i] for i in torch.randperm(len(found), generator=generator)[:count].tolist()]
+    order = torch.randperm(len(found), generator=generator).tolist()
+    return [found[i] for i in itertools.islice(itertools.cycle(order), count)]
