@@ -91,7 +91,7 @@ def text_sampler(quick: bool) -> list[dict]:
 def stable_diffusion(quick: bool) -> list[dict]:
     """The Stable Diffusion 1.4 architecture with random weights: sample one image, take one plain step."""
     with tempfile.TemporaryDirectory() as name:
-        worker("text.py", "build", f"{name}/model", 64 if quick else 512)
+        worker("text.py", "build", f"{name}/model", 64 if quick else 512, "")
         record = {"case": "SD 1.4"} | worker("text.py", "large", f"{name}/model")
     return [record | most(record["GiB"], 20)]
 
@@ -100,9 +100,51 @@ def memorised_prompts(quick: bool) -> list[dict]:
     """Looking with one loaded model / loading it for every look; detection and a SISS step on SD 1.4's architecture."""
     shared = {"case": "looks, emoji"} | worker("text.py", "looks", 1 if quick else 5)
     with tempfile.TemporaryDirectory() as name:
-        worker("text.py", "build", f"{name}/model", 64 if quick else 512)
+        worker("text.py", "build", f"{name}/model", 64 if quick else 512, "")
         large = {"case": "SD 1.4"} | worker("text.py", "memorised", f"{name}/model")
     return [shared | most(shared["shared/loaded"], 1.0), large | most(large["GiB"], 20)]
+
+
+PROMPTS = """
+templates: {given: ["a photo of {}"], new: ["a sketch of {}"]}
+things:
+  parachute: {group: airborne, synonyms: [canopy]}
+  airplane: {group: airborne, synonyms: [jet]}
+"""
+
+
+def sd_object(quick: bool) -> list[dict]:
+    """One full concept cell on the Stable Diffusion 1.4 architecture with random weights."""
+    task, base, row, params = "sd-object", "sd14", "concept-ablation", parameters()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        worker("text.py", "build", folder / "weights", 64 if quick else 512, PROMPTS)
+        settings = params["concept_tasks"][task]
+        settings |= {
+            "prompts": "data/prompts/few.yaml",
+            "data": {"kept": 1, "pairs": 1, "traces": 1, "fisher": [1, 1], "saliency": 1},
+            "unlearn": settings["unlearn"] | {"batch": 1},
+            "sample": settings["sample"] | {"steps": 2, "each": 1, "chunk": 1},
+            "bootstrap": 10,
+            "overrides": {row: settings["overrides"][row] | {"steps": 1}},
+        }
+        params |= {"seeds": [0], "text": {"bases": [base]}, "text_bases": {base: {"source": str(folder / "weights")}},
+                   "concept": {"tasks": [task], "rows": [row]}, "concept_tasks": {task: settings},
+                   "detection": {"bases": []}, "prompts": {}, "prompt_tasks": {}}  # fmt: skip
+        project = Project(folder, params)
+        (folder / "data").unlink()
+        (folder / "data/prompts").mkdir(parents=True)
+        (folder / "data/prompts/few.yaml").write_text(PROMPTS, encoding="utf-8")
+        records = [project.stage("plan")]
+        records += [project.stage(stage, base) for stage in ("pretrain_text", "judge_scenes", "gate_text")]
+        records += [project.stage(stage, task) for stage in ("prepare_concept", "importance")]
+        records += [project.stage("sample_concept", task, role, "0") for role in ("base", "oracle", "other")]
+        steps = ("unlearn_concept", "sample_concept", "evaluate_concept")
+        records += [project.stage(stage, task, row, "0") for stage in steps]
+        assert json.loads((folder / "out/cells" / task / row / "0/cost.json").read_text())["steps"] == 1
+    for record in records:
+        record |= most(record["GiB"], 20)
+    return records
 
 
 def concept_steps(quick: bool) -> list[dict]:
@@ -166,6 +208,7 @@ BENCHMARKS = {
     "text-sampler": text_sampler,
     "stable-diffusion": stable_diffusion,
     "memorised-prompts": memorised_prompts,
+    "sd-object": sd_object,
     "concept-steps": concept_steps,
     "pipeline": pipeline,
 }

@@ -1,12 +1,13 @@
-"""Text-to-image models: text.py sampler N | looks N | build FOLDER SIZE | large FOLDER | memorised FOLDER.
+"""Text-to-image models: text.py sampler N | looks N | build FOLDER SIZE TEXT | large FOLDER | memorised FOLDER.
 
 sampler: our sampling against StableDiffusionPipeline's; looks: looking at prompts with one loaded model against loading
-it for every look; build: the Stable Diffusion 1.4 architecture with random weights, as a folder; large: load it, encode
-a prompt, sample one image in 2 steps, take one plain training step; memorised: load it, score two prompts with every
-detector, take one SISS step on a prompt.
+it for every look; build: the Stable Diffusion 1.4 architecture with random weights, as a folder whose tokenizer knows
+the words of TEXT; large: load it, encode a prompt, sample one image in 2 steps, take one plain training step;
+memorised: load it, score two prompts with every detector, take one SISS step on a prompt.
 """
 
 import json
+import re
 import statistics
 import sys
 import tempfile
@@ -100,12 +101,13 @@ def seconds(function) -> float:
     return time.perf_counter() - start
 
 
-def build(folder: Path, size: int) -> dict:
-    """Random weights of the full size, fp16 on disk; the tokenizer knows the words of the emoji captions."""
+def build(folder: Path, size: int, text: str) -> dict:
+    """Random weights of the full size, fp16 on disk."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    vocabulary, merges = text_to_image.word_vocabulary(PROMPT.split())
+    words = [*PROMPT.split(), "an", *re.findall("[a-z]+", text)]
+    vocabulary, merges = text_to_image.word_vocabulary(words)
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77, whole_words=True)
     unet = UNet2DConditionModel(**UNET, sample_size=size // 8)
     ids = {f"{name}_token_id": vocabulary[text_to_image.END] for name in ("eos", "pad")}
@@ -163,6 +165,6 @@ if __name__ == "__main__":
     networks.setup()
     what, *rest = sys.argv[1:]
     run = {"sampler": lambda n: sampler(int(n)), "looks": lambda n: looks(int(n)),
-           "build": lambda to, n: build(Path(to), int(n)), "large": lambda where: large(Path(where)),
+           "build": lambda to, n, text: build(Path(to), int(n), text), "large": lambda where: large(Path(where)),
            "memorised": lambda where: memorised(Path(where))}[what]  # fmt: skip
     print(json.dumps(run(*rest)))

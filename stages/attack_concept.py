@@ -29,7 +29,7 @@ def run(task: str, row: str, seed: str, attack: str) -> None:
         return
     captions = Strata.from_json(read_json(data / "strata.json")).forget["T0"]
     asked = [conditional.prompt(caption.text, settings.kind) for caption in captions]
-    look = ((settings.root_seed, task), settings.sample.guidance, settings.sample.steps)
+    look = ((settings.root_seed, task), settings.sample.guidance, settings.sample.steps, None, settings.sample.chunk)
     inputs = [path(name), data / "training", data / "strata.json", folder]
     with Scratch(f"{name}-{row}-{seed}", inputs) as scratch:
         model, training = conditional.load(folder, where), concept.load(data / "training")

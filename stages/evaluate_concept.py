@@ -10,7 +10,7 @@ from palinode.stage import cell, device, main
 def run(task: str, row: str, seed: str) -> None:
     settings, here, data = read(f"evaluate-concept-{task}"), cell(task, row, seed), Path("out/data") / task
     from palinode.data.strata import Strata
-    from palinode.metrics import concept, record
+    from palinode.metrics import concept, integrity, record
     from palinode.models import absent
 
     device()
@@ -27,10 +27,13 @@ def run(task: str, row: str, seed: str) -> None:
         return found
 
     base, other, oracle = (cell(task, role, 0) / "samples" for role in ("base", "other", "oracle"))
-    eyes = concept.eyes(data / "judge", settings.kind, settings.target)
+    eyes, real = concept.eyes(data / "judge", settings.kind, settings.target), data / "real.npy"
+    known = read_array(real) if real.exists() else "there are no real pictures of what the kept prompts ask for"
+    kinds = (list(prompts.forget), list(prompts.keep))
+    lpips = {"lpips": integrity.lpips_alex(settings.lpips_trunk)} if settings.lpips_trunk else {}
     metrics = concept.evaluate(concept.Context(
         split(here / "samples"), split(base), split(other), absent(oracle) or split(oracle), asked,
-        list(prompts.forget), list(prompts.keep), read_array(data / "real.npy"), eyes, settings.bootstrap,
+        *kinds, known, eyes, settings.bootstrap, **lpips,
     ))  # fmt: skip
     if (here / "cost.json").exists():
         cost = read_json(here / "cost.json")

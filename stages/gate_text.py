@@ -4,7 +4,7 @@ from pathlib import Path
 
 from palinode.contact import write_png
 from palinode.errors import UserError
-from palinode.io import atomic, write_json
+from palinode.io import atomic, write_json, write_text
 from palinode.settings import path, read
 from palinode.stage import device, main
 
@@ -12,6 +12,9 @@ from palinode.stage import device, main
 def run(base: str) -> None:
     name, folder = f"gate-text-{base}", Path("models") / base
     settings = read(name)
+    if settings.gate is None:
+        write_text(folder / "gate/absent.txt", f"{base} was trained elsewhere: no judge knows what it draws\n")
+        return
     from palinode import conditional_sampling, text_gate, text_to_image
     from palinode import judge as judge_files
     from palinode.data.scenes import World

@@ -7,12 +7,10 @@ from palinode.io import read_array, write_text
 from palinode.settings import read
 from palinode.stage import device, main
 
-ACCURACY = 0.98  # below this on the test set the judge cannot be trusted
-
 
 def run(task: str) -> None:
     settings, folder, data = read(f"judge-{task}"), Path("models") / task / "judge", Path("out/data") / task
-    if not settings.wanted:
+    if settings.judge is None:
         write_text(folder / "absent.txt", f"task {task} has no labelled images (`data.judge`)\n")
         return
     from palinode import judge
@@ -23,8 +21,8 @@ def run(task: str) -> None:
     )
     trained = judge.train(images, labels, (settings.root_seed, "judge"))
     accuracy = judge.accuracy(trained, test, truth)
-    if accuracy < ACCURACY:
-        raise UserError(f"judge@{task}: test accuracy {accuracy:.4f} is below {ACCURACY}")
+    if accuracy < settings.judge.accuracy:
+        raise UserError(f"judge@{task}: test accuracy {accuracy:.4f} is below {settings.judge.accuracy:g}")
     judge.save(trained, folder, {"test_accuracy": accuracy, "test_images": len(test)})
     print(f"judge@{task}: test accuracy {accuracy:.4f} on {len(test)} images")
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from palinode.errors import UserError
+from palinode.io import write_text
 from palinode.settings import path, read
 from palinode.stage import device, main
 
@@ -11,8 +12,11 @@ BATCHES = 16  # of 256
 
 
 def run(base: str) -> None:
-    name = f"judge-scenes-{base}"
+    name, folder = f"judge-scenes-{base}", Path("models") / base / "judge"
     settings = read(name)
+    if settings.training is None:
+        write_text(folder / "absent.txt", f"no judge knows what {base} draws\n")
+        return
     from palinode import judge as judge_files
     from palinode import scene_judge
     from palinode.data import emoji
@@ -30,7 +34,7 @@ def run(base: str) -> None:
     worst = min(found["concept"], found["style"])
     if worst < ACCURACY:
         raise UserError(f"judge@{base}: accuracy {worst:.4f} is below {ACCURACY}")
-    judge_files.save(judge, Path("models") / base / "judge", {"test": found, "unseen": unseen})
+    judge_files.save(judge, folder, {"test": found, "unseen": unseen})
 
 
 if __name__ == "__main__":

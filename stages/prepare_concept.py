@@ -1,6 +1,7 @@
 """Gather what a concept task needs in one folder: prepare_concept.py TASK.
 
-out/data/<task>/: base, oracle and judge (copies, or absent.txt), strata.json, real.npy, and what unlearning trains on.
+out/data/<task>/: base, oracle and judge (copies, or absent.txt), strata.json, real.npy where there are real pictures,
+and what unlearning trains on.
 """
 
 import dataclasses
@@ -8,17 +9,20 @@ import shutil
 from pathlib import Path
 
 from palinode.io import atomic, write_array, write_json, write_text
-from palinode.settings import read
+from palinode.settings import path, read
 from palinode.stage import device, main
 
 
 def run(task: str) -> None:
-    settings, out = read(f"prepare-concept-{task}"), Path("out/data") / task
+    name = f"prepare-concept-{task}"
+    settings, out = read(name), Path("out/data") / task
     from palinode import concept, concept_data, conditional
+    from palinode.scratch import Scratch
 
-    models = Path("models") / settings.base
-    prompts, data, real, names = concept_data.build(conditional.load(models / "base", device()), settings)
-    with atomic(out) as folder:
+    where, models = device(), Path("models") / settings.base
+    with Scratch(name, [path(name), models / "base"]) as scratch, atomic(out) as folder:
+        model = conditional.load(models / "base", where)
+        prompts, data, real, names = concept_data.build(model, settings, scratch.folder)
         folder.mkdir(parents=True)
         shutil.copytree(models / "base", folder / "base")
         shutil.copytree(models / "judge", folder / "judge")
@@ -28,7 +32,8 @@ def run(task: str) -> None:
         else:
             write_text(folder / "oracle/absent.txt", f"no model was trained without {settings.target}\n")
         write_json(folder / "strata.json", dataclasses.asdict(prompts))
-        write_array(folder / "real.npy", real)
+        if real is not None:
+            write_array(folder / "real.npy", real)
         concept.save(data, folder / "training")
         write_json(folder / "training/names.json", {"names": names})
     print(f"{task}: {len(prompts.given)} given prompts; strata {', '.join(prompts.forget | prompts.keep)}")

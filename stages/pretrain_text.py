@@ -1,8 +1,12 @@
-"""Train a text-to-image base, or an oracle that never saw one thing: pretrain_text.py BASE [WITHOUT]."""
+"""Train a text-to-image base, or an oracle that never saw one thing: pretrain_text.py BASE [WITHOUT].
+
+A base with a `source` is that model, by its name alone; it has no oracles.
+"""
 
 from pathlib import Path
 
 from palinode.errors import UserError
+from palinode.io import write_json, write_text
 from palinode.settings import path, read
 from palinode.stage import device, main
 
@@ -10,8 +14,16 @@ GUIDANCE, STEPS = 3.0, 20  # of the pictures drawn while training
 
 
 def run(base: str, without: str | None = None) -> None:
-    name = f"pretrain-text-{base}"
-    settings = read(name)
+    name, role = f"pretrain-text-{base}", f"without-{without}" if without else "base"
+    settings, folder = read(name), Path("models") / base
+    if settings.source is not None:
+        reason = f"{base} is {settings.source}, which is not trained here\n"
+        if without:
+            write_text(folder / role / "absent.txt", reason)
+        else:
+            write_json(folder / role / "source.json", {"source": settings.source})
+        write_text(folder / "training" / role / "absent.txt", reason)
+        return
     from palinode import conditional_sampling, text_to_image
     from palinode.data import emoji
     from palinode.data.captions import STYLES
@@ -22,7 +34,6 @@ def run(base: str, without: str | None = None) -> None:
     world, left_out = World.read(), {without} - {None}
     if left_out - {*world.concepts, *STYLES, "memorized"}:
         raise UserError(f"text.oracles: {without!r} is no concept, no style and not 'memorized'")
-    role = f"without-{without}" if without else "base"
     where, inputs, prompts = device(), [path(name), emoji.FOLDER], world.examples
 
     def preview(model):
@@ -32,8 +43,8 @@ def run(base: str, without: str | None = None) -> None:
         return Scratch(f"{name}-{role}-{phase}", inputs)
 
     outcome = pretrain(world, settings, scratch, where, f"{role}@{base}", preview, left_out)
-    text_to_image.save(outcome.model, Path("models") / base / role)
-    outcome.write_progress(Path("models") / base / "training" / role)
+    text_to_image.save(outcome.model, folder / role)
+    outcome.write_progress(folder / "training" / role)
 
 
 if __name__ == "__main__":

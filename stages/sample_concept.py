@@ -30,7 +30,7 @@ def run(task: str, row: str, seed: str) -> None:
     key = (settings.root_seed, f"{task} other" if row == "other" else task)
     with Scratch(f"{name}-{row}-{seed}", [path(name), data / "strata.json", folder]) as scratch:
         model = conditional.load(folder, device())
-        rest = (settings.sample.guidance, settings.sample.steps, scratch.folder)
+        rest = (settings.sample.guidance, settings.sample.steps, scratch.folder, settings.sample.chunk)
         images = conditional_sampling.draw(model, asked, key, *rest)
         write_array(out / "samples.npy", images)
         write_png(out / "contact.png", sheet(images, settings.sample.each), scale=1)

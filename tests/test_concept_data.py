@@ -16,7 +16,7 @@ from palinode.guidance import Guided
 from palinode.models import to_images
 from palinode.sampling import ddim
 
-SETTINGS = SimpleNamespace(kept=12, pairs=10, traces=4, guidance=2.0, steps=3)
+SETTINGS = SimpleNamespace(kept=12, pairs=10, traces=4, guidance=2.0, steps=3, chunk=64)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,8 @@ def test_real_pictures_show_what_the_kept_prompts_ask_for(tmp_path):
     np.save(tmp_path / "train.npy", np.full((15, 8, 8, 1), 0, np.uint8) + (labels * 100)[:, None, None, None])
     np.save(tmp_path / "train-labels.npy", labels)
     settings = SimpleNamespace(root_seed=1, task="test", target=2, anchor=0, kind="class", training=SETTINGS,
-                               images=str(tmp_path / "train.npy"), sample=SimpleNamespace(each=4))  # fmt: skip
+                               images=str(tmp_path / "train.npy"), sample=SimpleNamespace(each=4),
+                               prompts=None)  # fmt: skip
     prompts, _, real, names = concept_data.build(model, settings)
     assert real[:, 0, 0, 0].tolist() == [0] * 4 + [100] * 4 and names is None
     assert [it.text for it in concept_data.real_prompts(prompts)] == ["0"] * 4 + ["1"] * 4

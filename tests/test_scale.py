@@ -1,7 +1,9 @@
 """One code path for every scale: the papers' settings and a user's own images and model are nothing but parameters."""
 
 import copy
+import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import yaml
 from PIL import Image
 from project import PARAMETERS, ROOT, Project
 
-from palinode import params
+from palinode import methods, params
+from palinode.data import prompt_file
 from palinode.io import read_json
 
 REASONS = {"oracle_similarity_judge": "trains none", "inception_score_judge": "no labelled images",
@@ -23,9 +26,9 @@ def shipped() -> params.Params:
     return params.load(ROOT / "params.yaml")
 
 
-def setting(table: str) -> dict:
-    """One table of the SISS paper."""
-    tables = yaml.safe_load((ROOT / "reference/siss.yaml").read_text())
+def setting(table: str, paper: str = "siss") -> dict:
+    """One table of a paper."""
+    tables = yaml.safe_load((ROOT / f"reference/{paper}.yaml").read_text())
     return next(entry for entry in tables if entry["id"] == table)
 
 
@@ -90,6 +93,77 @@ def test_celebahq_is_the_papers_setting(shipped):
     steps, count = numbers(paper["sampler"])
     assert (task.sample.sampler, task.sample.steps, task.sample.count) == ("ddpm", steps, count)
     assert task.evaluate.denoise_from == numbers(table["metrics"]["sscd"]["definition"])[-1]
+
+
+@pytest.mark.parametrize("name,recipe", [("sd-object", "readme_parachute"), ("sd-style", "readme_van_gogh")])
+def test_sd_tasks_are_docos_recipes(shipped, name, recipe):
+    task, table = shipped.concept_tasks[name], setting("doco_recipes", "doco")
+    paper, numbers_of = table["setting"], table["rows"][recipe]
+    assert shipped.text_bases[task.base].source in paper["model"] and task.target.replace(" ", "_") in recipe
+    assert [*task.unlearn.betas, task.unlearn.weight_decay] == numbers(paper["optimizer"])
+    assert task.unlearn.batch * task.unlearn.accumulate == paper["batch"] and task.unlearn.clip == 1
+    for row in (shipped.row(name, it) for it in ("doco", "doco-none", "doco-sum", "doco-repo")):
+        assert row.lr == pytest.approx(numbers_of["lr"] * paper["batch"]), "an argument that its code multiplies"
+        assert row.steps == numbers_of["steps"] and row.trainable == "cross-attention-kv"
+        assert (row.options["warmup"], row.options["rate"]) == (numbers_of["warm_up"], numbers_of["d_lr"])
+        assert row.options["widths"] == [64, 128, 256, 512] and not set(row.options) - {"warmup", "rate", "widths",
+                                                                                        "retain", "leak"}  # fmt: skip
+    assert task.data.kept == task.data.pairs == 1000 and (task.sample.guidance, task.sample.steps) == (6.0, 50)
+    ablation = shipped.row(name, "concept-ablation")
+    assert (ablation.lr, ablation.steps) == (pytest.approx(2e-6 * 8), 100)
+
+
+def test_the_other_targets_of_docos_recipes_are_listed(shipped):
+    concepts, grammar = prompt_file.read(ROOT / shipped.concept_tasks["sd-object"].prompts)
+    assert {"parachute", "airplane", "church", "house", "r2d2", "robot"} <= set(concepts)
+    assert {"van gogh", "a painting"} <= set(grammar.styles.all)
+
+
+def test_imagenette_is_erasediffs_setting(shipped):
+    task, table = shipped.concept_tasks["imagenette"], setting("erasediff_imagenette_table3", "erasediff")
+    steps, guidance, pictures = numbers(table["setting"]["sampler"])
+    assert (task.sample.steps, task.sample.guidance, task.sample.each) == (steps, guidance, pictures)
+    lr = numbers(table["setting"]["model"])[-1]
+    assert {shipped.row("imagenette", row).lr for row in ("finetune", "erasediff-rl", "munba", "salun")} == {lr}
+    row = shipped.row("imagenette", "erasediff-rl-fixed")
+    method = methods.load(row.method, row.options)
+    assert (row.steps, row.trainable, task.unlearn.batch) == (60, "all", 16), "step 60 is enough"
+    assert (method.rule, method.eta, method.target) == ("fixed", 1.0, "rl")
+    assert methods.load("salun", shipped.row("imagenette", "salun").options).alpha == 0.5
+    concepts, grammar = prompt_file.read(ROOT / task.prompts)
+    assert len(set(concepts) - {task.anchor}) == 10 and task.anchor == "pokemon"
+    assert grammar.templates.given == ("an image of {}",)
+
+
+def test_cifar10_is_erasediffs_setting(shipped):
+    task, table = shipped.concept_tasks["cifar10-class"], setting("erasediff_cifar10_table1", "erasediff")
+    paper, base = table["setting"], shipped.class_bases[task.base]
+    assert task.target == 0 and "class 0 airplane" in table["table"] and task.data.pairs == numbers(paper["data"])[1]
+    width, *factors = numbers(paper["model"])
+    assert base.model["block_out_channels"] == [width * factor for factor in factors]
+    assert task.unlearn.batch == paper["batch"] and task.unlearn.clip == numbers(paper["optimizer"])[0]
+    for name in ("erasediff-rl-fixed", "erasediff-rl", "erasediff-noise"):
+        row = shipped.row("cifar10-class", name)
+        assert row.lr == paper["lr"] and methods.load(row.method, row.options).eta == paper["lambda"]
+        assert row.steps == paper["E"] * paper["S"] * math.ceil(4500 / paper["batch"])
+    _, steps, weight = numbers(paper["sampler"])
+    assert (task.sample.steps, task.sample.guidance) == (steps, 1 + weight)
+    assert task.sample.each == numbers(paper["eval_images"])[2]
+    assert (base.pretrain.steps, base.pretrain.batch, base.pretrain.lr) == (200000, 512, 2e-4)
+
+
+def test_stable_diffusion_without_its_weights_says_what_to_do(tmp_path):
+    project = Project.create(tmp_path / "project", yaml.safe_load((ROOT / "params.yaml").read_text()))
+    shutil.copytree(ROOT / "data/prompts", project.folder / "data/prompts")
+    for path, value in (("text/bases", ["sd14"]), ("concept/tasks", ["sd-object"]), ("concept/rows", ["doco"])):
+        project.change(path, value)
+    project.call("plan")
+    for stage in ("pretrain_text", "judge_scenes", "gate_text"):
+        project.call(stage, "sd14")
+    nowhere = project.environment | {"PYTHONPATH": "src", "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    said = project.stage("prepare_concept", "sd-object", check=False, env=nowhere).stderr.splitlines()
+    assert re.fullmatch(r"error: .*'CompVis/stable-diffusion-v1-4'.*local path.*", said[-1])
+    assert not (project.folder / "out/data").exists() and not project.leftovers()
 
 
 def test_celebahq_without_its_files_says_what_to_do(tmp_path):

@@ -1,7 +1,8 @@
 """What a concept task trains on: kept pictures, pictures of the target, and what the original model draws.
 
 Made once a task and shared by all rows: latents are encoded here, the anchor's pictures and the states of the original
-model's sampling are drawn here.
+model's sampling are drawn here. A model that was trained elsewhere draws all pictures itself; as in DoCo they are
+decoded and encoded again.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from palinode import conditional_sampling, seeds
 from palinode.concept import ConceptData
+from palinode.data import prompt_file
 from palinode.data import strata as tiers
 from palinode.data.captions import BACKGROUNDS, STYLES, Caption
 from palinode.data.scenes import Scenes, World, seen_pairs
@@ -21,10 +23,21 @@ from palinode.models import Diffuser, to_images, to_model
 from palinode.text_pretraining import encoded
 
 
-def build(model: Diffuser, settings) -> tuple[Strata, ConceptData, np.ndarray, dict[str, list[str]] | None]:
+def build(
+    model: Diffuser, settings, folder: Path | None = None
+) -> tuple[Strata, ConceptData, np.ndarray | None, dict[str, list[str]] | None]:
     """Prompts, training data, a real picture for each kept prompt that asks for something (`real_prompts`, uint8 [N, H,
-    W, C]) and, for closed-form edits of a text-to-image model, `names`. settings: the plan."""
+    W, C]; None where there are no real pictures) and, for closed-form edits of a text-to-image model, `names`.
+
+    settings: the plan; folder: where pictures that are drawn wait, so that a killed run continues.
+    """
     key, pair = (settings.root_seed, settings.task), (settings.target, settings.anchor)
+    if settings.prompts is not None:
+        (concepts, grammar), generator = prompt_file.read(settings.prompts), seeds.generator(*key, "strata")
+        prompts = tiers.of_captions(concepts, *pair, settings.sample.each, generator, grammar)
+        kept = tiers.readable(grammar, concepts, settings.target, settings.training.kept, generator)
+        data = of_drawn(model, kept, prompts, settings.training, key, folder)
+        return prompts, data, None, names([*concepts, *grammar.styles.all], *pair)
     if settings.kind == "text":
         world, generator = World.read(), seeds.generator(*key, "strata")
         prompts = tiers.of_captions(world.concepts, *pair, settings.sample.each, generator)
@@ -51,17 +64,32 @@ def names(known: list[str], target: str, anchor: str) -> dict[str, list[str]]:
 
 
 def of_captions(model: Diffuser, world: World, target: str, strata: Strata, settings, key: tuple) -> ConceptData:
-    """Pictures are rendered anew and encoded. settings: kept, pairs, traces (how many of each), guidance, steps."""
+    """Pictures are rendered anew and encoded. settings: kept, pairs, traces (how many each), guidance, steps, chunk."""
     generator = seeds.generator(*key, "pictures")
     scenes = Scenes.draw(seen_pairs(list(world.concepts), {target}), settings.kept, generator)
     captions = [scenes.caption(i, world, generator) for i in range(settings.kept)]
     x = encoded(model, scenes.render(world, generator))
-    chosen = torch.randint(len(strata.given), (settings.pairs,), generator=generator).tolist()
-    pairs = [strata.given[i] for i in chosen]
+    pairs = _pairs(strata, settings.pairs, generator)
     shown = _scenes([one for one, _ in pairs], world, generator)
     a = encoded(model, shown.render(world, generator))
     texts = [tuple(caption.text for caption in both) for both in pairs]
     return _assembled(model, x, captions, a, texts, settings, key)
+
+
+def of_drawn(
+    model: Diffuser, kept: list[str], strata: Strata, settings, key: tuple, folder: Path | None = None
+) -> ConceptData:
+    """Pictures are the model's own, under the `kept` captions and those of the target. settings: as above."""
+    pairs = _pairs(strata, settings.pairs, seeds.generator(*key, "pictures"))
+    texts = [tuple(caption.text for caption in both) for both in pairs]
+
+    def drawn(role: str, prompts: list[str]) -> Tensor:
+        rest = (settings.guidance, settings.steps, folder and folder / role, settings.chunk)
+        images = conditional_sampling.draw(model, prompts, (key[0], f"{key[1]} {role}"), *rest)
+        return encoded(model, to_model(images), settings.chunk)
+
+    x, a = drawn("kept", kept), drawn("shown", [target for target, _ in texts])
+    return _assembled(model, x, kept, a, texts, settings, key)
 
 
 def of_classes(
@@ -83,14 +111,19 @@ def _assembled(model, x: Tensor, shown: list, a: Tensor, pairs: list[tuple], set
     index = {prompt: i for i, prompt in enumerate(prompts)}
     targets, anchors = ([both[k] for both in pairs] for k in (0, 1))
     anchor_key, target_key = ((key[0], f"{key[1]} {role}") for role in ("anchor", "target"))  # not the noise of samples
-    m, _, _ = conditional_sampling.trace(model, anchors, anchor_key, settings.guidance, settings.steps)
+    sampler = (settings.guidance, settings.steps, settings.chunk)
+    m, _, _ = conditional_sampling.trace(model, anchors, anchor_key, *sampler)
     traced = targets[: settings.traces]
-    _, z, times = conditional_sampling.trace(model, traced, target_key, settings.guidance, settings.steps)
+    _, z, times = conditional_sampling.trace(model, traced, target_key, *sampler)
 
     def numbers(some: list) -> Tensor:
         return torch.tensor([index[prompt] for prompt in some])
 
     return ConceptData(prompts, x, numbers(shown), a, m, numbers(targets), numbers(anchors), z, numbers(traced), times)
+
+
+def _pairs(strata: Strata, count: int, generator: torch.Generator) -> list[tuple[Caption, Caption]]:
+    return [strata.given[i] for i in torch.randint(len(strata.given), (count,), generator=generator).tolist()]
 
 
 def _some(among: np.ndarray, count: int, generator: torch.Generator) -> np.ndarray:

@@ -9,8 +9,9 @@ from palinode.models import Diffuser
 
 
 def load(folder: Path, device: str | torch.device = "cpu", precision: str = "fp32") -> Diffuser:
-    """A text-to-image or class-conditional folder; UserError for another kind of model."""
-    if (Path(folder) / "text_encoder").is_dir():
+    """A text-to-image or class-conditional folder, or one that names its source; UserError for another kind."""
+    folder = models.locate(folder)
+    if (folder / "text_encoder").is_dir():
         return text_to_image.load(folder, device, precision)
     return class_conditional.of(models.load(folder, device, precision), str(folder))
 

@@ -28,6 +28,9 @@ def write_all(params: Params, root: Path, folder: Path) -> None:
 
     if params.detection.bases:
         _check_detection(params, root)
+    for name in params.concept.tasks:
+        if params.concept_tasks[name].prompts is not None:
+            _check_prompts(params, name, root)
     for name, script, extra, settings in _stages(params):
         if script in FAMILIES:
             row, family = name.split("/")[1], FAMILIES[script]
@@ -56,6 +59,16 @@ def _check_detection(params: Params, root: Path) -> None:
         prompts.read(root / params.detection.prompts)
 
 
+def _check_prompts(params: Params, name: str, root: Path) -> None:
+    """The same of a file of prompts, and of what the task takes from it."""
+    from palinode import seeds
+    from palinode.data import prompt_file, strata
+
+    task, generator = params.concept_tasks[name], seeds.generator(params.root_seed, name, "strata")
+    concepts, grammar = prompt_file.read(root / task.prompts)
+    strata.of_captions(concepts, task.target, task.anchor, task.sample.each, generator, grammar)
+
+
 def _stages(params: Params):
     """(name, script, extra modules, settings) of every plan file; a '/' parts task and row in a name."""
     yield "runtime", None, (), params.runtime.model_dump()
@@ -65,7 +78,7 @@ def _stages(params: Params):
         dump = task.model_dump(mode="json")
         common = {"root_seed": params.root_seed, "task": name}
         yield f"prepare-{name}", "prepare", (), dump["data"]
-        yield f"judge-{name}", "judge", (), common | {"wanted": task.data.judge is not None}
+        yield f"judge-{name}", "judge", (), common | {"judge": dump["data"]["judge"]}
         keys = ("base", "oracle", "model", "scheduler", "pretrain")
         shape = {"size": task.data.size, "channels": task.data.channels}
         yield (
@@ -88,17 +101,18 @@ def _stages(params: Params):
         common = {"root_seed": params.root_seed, "task": name}
         files = {"train": base["images"], "judge_train": base["judge"]["train"], "judge_test": base["judge"]["test"]}
         yield f"prepare-class-{name}", "prepare_class", (), files | {key: base[key] for key in ("size", "channels")}
-        yield f"judge-{name}", "judge", (), common | {"wanted": True}
+        yield f"judge-{name}", "judge", (), common | {"judge": base["judge"]}
         keys = ("model", "scheduler", "pretrain")
         yield f"pretrain-class-{name}", "pretrain_class", (), common | {key: base[key] for key in keys}
         yield f"gate-class-{name}", "gate_class", (), common | {"gate": base["gate"]}
     for name in params.text.bases:
         base = params.text_bases[name].model_dump(mode="json")
         common = {"root_seed": params.root_seed, "task": name}
-        keys = ("model", "scheduler", "pool", "autoencoder", "contrast", "denoiser")
+        keys = ("source", "model", "scheduler", "pool", "autoencoder", "contrast", "denoiser")
+        judge, gate = (None, None) if base["source"] else (base["judge"], base["gate"])
         yield f"pretrain-text-{name}", "pretrain_text", (), common | {key: base[key] for key in keys}
-        yield f"judge-scenes-{name}", "judge_scenes", (), common | {"training": base["judge"]}
-        yield f"gate-text-{name}", "gate_text", (), common | {"gate": base["gate"]}
+        yield f"judge-scenes-{name}", "judge_scenes", (), common | {"training": judge}
+        yield f"gate-text-{name}", "gate_text", (), common | {"gate": gate}
     for name in params.detection.bases:
         settings = params.detection.model_dump(exclude={"bases"})
         modules = tuple(f"palinode.memorization.detectors.{detector}" for detector in settings["detectors"])
@@ -128,13 +142,16 @@ def _concept_stages(params: Params, name: str):
     images = {} if kind == "text" else {"images": params.class_bases[task.base].images}
     common = {"root_seed": params.root_seed, "task": name, "kind": kind}
     pair = {"target": task.target, "anchor": task.anchor}
-    training = dump["data"] | {key: dump["sample"][key] for key in ("guidance", "steps")}
-    made = common | pair | images | {"base": task.base, "training": training, "sample": dump["sample"]}
+    training = dump["data"] | {key: dump["sample"][key] for key in ("guidance", "steps", "chunk")}
+    made = {"base": task.base, "prompts": task.prompts, "training": training, "sample": dump["sample"]}
+    made |= common | pair | images
     yield f"prepare-concept-{name}", "prepare_concept", (), made
-    important = {key: dump["data"][key] for key in ("fisher", "saliency")} | {"batch": task.unlearn.batch}
+    important = {key: dump["data"][key] for key in ("fisher", "saliency")}
+    important |= {key: dump["unlearn"][key] for key in ("batch", "gradient_checkpointing")}
     yield f"importance-{name}", "importance", (), common | important
     yield f"sample-concept-{name}", "sample_concept", (), common | {"sample": dump["sample"]}
-    yield f"evaluate-concept-{name}", "evaluate_concept", (), common | pair | {"bootstrap": task.bootstrap}
+    measured = {key: dump[key] for key in ("bootstrap", "lpips_trunk")}
+    yield f"evaluate-concept-{name}", "evaluate_concept", (), common | pair | measured
     for row_name in params.concept.rows:
         row = params.row(name, row_name)
         training = Training(steps=row.steps, lr=row.lr, **dump["unlearn"]).model_dump(mode="json")

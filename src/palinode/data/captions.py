@@ -24,6 +24,7 @@ TEMPLATES = (
     "here is {}", "clip art of {}", "my sketch of {}", "a symbol for {}", "one emblem showing {}", "look at {}",
 )  # fmt: skip
 GIVEN_TEMPLATES, GIVEN_STYLES, GIVEN_BACKGROUNDS = 6, 3, 3  # how many of each the given prompts (T0) use
+UNSEEN_TRIPLES = 0.1  # share of (word, template, background) triples that training never reads
 TIERS = {
     "T0": "given: the concept's name, some templates, some styles and backgrounds",
     "T1": "new attributes: another style or background",
@@ -55,12 +56,69 @@ class Caption:
     background: str | None = None
 
 
-def read_concepts(path: Path) -> dict[str, Concept]:
-    """The concepts of a YAML file {name: {group, synonyms}}; UserError when a word could stand for two of them."""
+@dataclass(frozen=True)
+class Part:
+    """Templates, styles or backgrounds: those that the given prompts (T0) use, and new ones."""
+
+    given: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return self.given + self.new
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What captions are made of, beside the words for things.
+
+    unread: share of (word, template, background) triples that training never reads; in_style, on: how a caption names
+    its style and its background.
+    """
+
+    templates: Part
+    styles: Part
+    backgrounds: Part
+    unread: float
+    in_style: str = ", {} style"
+    on: str = ", on {}"
+
+    def caption(self, template: str, words: Iterable[tuple[str, str]], style=None, background=None) -> Caption:
+        """Fill a template. words: (concept, word for it) of each thing in the picture, left to right; style and
+        background: a name, or None."""
+        names, phrases = zip(*words, strict=True)
+        text = template.format(" and ".join(map(with_article, phrases)))
+        text += self.in_style.format(style) if style else ""
+        text += self.on.format(background) if background else ""
+        return Caption(text, names, style, background)
+
+    def attributes(self) -> tuple[list[tuple], list[tuple]]:
+        """(style, background) pairs of the given prompts, and all the others."""
+        pairs = list(itertools.product((None, *self.styles.all), (None, *self.backgrounds.all)))
+        styles, backgrounds = {None, *self.styles.given}, {None, *self.backgrounds.given}
+        known = [pair for pair in pairs if pair[0] in styles and pair[1] in backgrounds]
+        return known, [pair for pair in pairs if pair not in known]
+
+
+EMOJI = Grammar(
+    *(Part(tuple(some)[:given], tuple(some)[given:])
+      for some, given in ((TEMPLATES, GIVEN_TEMPLATES), (STYLES, GIVEN_STYLES), (BACKGROUNDS, GIVEN_BACKGROUNDS))),
+    UNSEEN_TRIPLES,
+)  # fmt: skip
+caption = EMOJI.caption
+
+
+def read_yaml(path: str | Path) -> object:
+    """The content of a YAML file; UserError when it cannot be read."""
     try:
-        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+
+
+def read_concepts(path: Path) -> dict[str, Concept]:
+    """The concepts of a YAML file {name: {group, synonyms}}; UserError when a word could stand for two of them."""
+    entries = read_yaml(path)
     if not isinstance(entries, dict):
         raise UserError(f"{path}: a mapping of names to concepts expected")
     concepts = {}
@@ -69,6 +127,12 @@ def read_concepts(path: Path) -> dict[str, Concept]:
             concepts[name] = Concept(name, entry["group"], tuple(entry.get("synonyms", ())))
         except (TypeError, KeyError, AttributeError):
             raise UserError(f"{path}: {name}: a concept needs a group, and may have a list of synonyms") from None
+    check_words(concepts, path)
+    return concepts
+
+
+def check_words(concepts: dict[str, Concept], path: str | Path) -> None:
+    """UserError naming the file when a word stands for two concepts, or comes twice among the words for one."""
     seen: dict[str, str] = {}
     for concept in concepts.values():
         for phrase in concept.words:
@@ -78,7 +142,6 @@ def read_concepts(path: Path) -> dict[str, Concept]:
         words = [word for phrase in concept.words for word in phrase.split()]
         if len(words) > len(set(words)):
             raise UserError(f"{path}: the words for {concept.name} share a word: {', '.join(concept.words)}")
-    return concepts
 
 
 def with_article(phrase: str) -> str:
@@ -88,18 +151,7 @@ def with_article(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' and not phrase.startswith(('u', 'eu')) else 'a'} {phrase}"
 
 
-def caption(
-    template: str, words: Iterable[tuple[str, str]], style: str | None = None, background: str | None = None
-) -> Caption:
-    """Fill a template. words: (concept, word for it) of each thing in the picture, left to right."""
-    names, phrases = zip(*words, strict=True)
-    text = template.format(" and ".join(map(with_article, phrases)))
-    text += f", {style} style" if style else ""
-    text += f", on {background}" if background else ""
-    return Caption(text, names, style, background)
-
-
-def tier(name: str, concept: Concept, others: Iterable[Concept] = ()) -> list[Caption]:
+def tier(name: str, concept: Concept, others: Iterable[Concept] = (), grammar: Grammar = EMOJI) -> list[Caption]:
     """All captions of one tier (a key of TIERS) for a concept, in a fixed order; `others`: the second things of T4.
 
     The tiers of one concept, and those of different concepts, are disjoint as text. UserError for an unknown tier, or
@@ -107,8 +159,7 @@ def tier(name: str, concept: Concept, others: Iterable[Concept] = ()) -> list[Ca
     """
     if name not in TIERS:
         raise UserError(f"unknown prompt tier {name!r}; there are {', '.join(TIERS)}")
-    given, new = TEMPLATES[:GIVEN_TEMPLATES], TEMPLATES[GIVEN_TEMPLATES:]
-    known, fresh = _attributes()
+    known, fresh = grammar.attributes()
     own = [(concept.name, concept.name)]
     if name == "T3" and not concept.synonyms:
         raise UserError(f"{concept.name} has no synonyms, which prompts of tier T3 are made of")
@@ -116,9 +167,9 @@ def tier(name: str, concept: Concept, others: Iterable[Concept] = ()) -> list[Ca
         "T3": [[(concept.name, word)] for word in concept.synonyms],
         "T4": [own + [(other.name, other.name)] for other in others if other != concept],
     }.get(name, [own])
-    templates = new if name == "T2" else given
+    templates = grammar.templates.new if name == "T2" else grammar.templates.given
     attributes = fresh if name == "T1" else known
-    return [caption(t, w, *a) for w, t, a in itertools.product(words, templates, attributes)]
+    return [grammar.caption(t, w, *a) for w, t, a in itertools.product(words, templates, attributes)]
 
 
 def ordinary(concepts: Iterable[Concept], each: int = 5) -> list[str]:
@@ -131,14 +182,6 @@ def ordinary(concepts: Iterable[Concept], each: int = 5) -> list[str]:
         texts = {c.text for name in ("T0", "T1", "T2", "T3") for c in tier(name, concept)}
         found += sorted(texts, key=lambda text: hashlib.sha256(text.encode()).hexdigest())[:each]
     return found
-
-
-def _attributes() -> tuple[list[tuple], list[tuple]]:
-    """(style, background) pairs of the given prompts, and all the others."""
-    pairs = list(itertools.product((None, *STYLES), (None, *BACKGROUNDS)))
-    styles, backgrounds = {None, *STYLES[:GIVEN_STYLES]}, {None, *list(BACKGROUNDS)[:GIVEN_BACKGROUNDS]}
-    known = [pair for pair in pairs if pair[0] in styles and pair[1] in backgrounds]
-    return known, [pair for pair in pairs if pair not in known]
 
 
 def check_disjoint(tiers: dict[str, list[Caption]]) -> None:

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from palinode.data import captions, emoji
-from palinode.data.captions import BACKGROUNDS, STYLES, TEMPLATES, Concept
+from palinode.data.captions import BACKGROUNDS, STYLES, TEMPLATES, UNSEEN_TRIPLES, Concept
 
 UNSEEN_PAIRS = 0.05  # share of (concept, style) pairs that training never shows
-UNSEEN_TRIPLES = 0.1  # share of (word, template, background) triples that training never reads
 TWO = 0.1  # share of pictures with two things
 STYLE_NAMED, BACKGROUND_NAMED = 0.85, 0.75  # share of captions that name it
 

@@ -48,8 +48,8 @@ def prepare(settings, folder: Path) -> dict:
         if _hashes(reference) & forgotten:
             raise UserError(f"{settings.reference} holds a forget image: it would not count as real data")
         write_array(folder / "reference.npy", reference)
-    for part, path in (vars(settings.judge) if settings.judge else {}).items():
-        write_labelled(Path(path), f"judge-{part}", shape, folder)
+    for part in ("train", "test") if settings.judge else ():
+        write_labelled(Path(getattr(settings.judge, part)), f"judge-{part}", shape, folder)
 
     nearest = nearest_distance(retain, forget)
     k = settings.copies * len(forget)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from palinode.data import captions
-from palinode.data.captions import BACKGROUNDS, STYLES, TEMPLATES, TIERS, Caption, Concept
-from palinode.data.scenes import UNSEEN_TRIPLES, held_out
+from palinode.data.captions import EMOJI, TIERS, Caption, Concept, Grammar
+from palinode.data.scenes import held_out
 from palinode.errors import UserError
 
 KEPT = {
@@ -41,33 +41,35 @@ class Strata:
 
 
 def of_captions(
-    concepts: dict[str, Concept], target: str, anchor: str, each: int, generator: torch.Generator
+    concepts: dict[str, Concept], target: str, anchor: str, each: int, generator: torch.Generator, grammar=EMOJI
 ) -> Strata:
-    """Strata of a thing or a style; at most `each` captions in each, drawn at random. UserError for a bad pair."""
-    thing = target in concepts
-    check_pair(target, anchor, list(concepts) if thing else list(STYLES), [*concepts, *STYLES])
-    tiers = _tiers_of_thing if thing else _tiers_of_style
-    of_target, of_anchor = (tiers(concepts, *names) for names in ((target, anchor), (anchor, target)))
+    """Strata of a thing or a style, `each` captions in each, drawn at random, again and again where there are fewer;
+    none without captions. UserError for a bad pair, and for strata that share a text."""
+    thing, styles = target in concepts, grammar.styles.all
+    check_pair(target, anchor, list(concepts) if thing else list(styles), [*concepts, *styles])
+    tiers, kept = (_tiers_of_thing, _kept_things) if thing else (_tiers_of_style, _kept_styles)
+    of_target, of_anchor = (tiers(grammar, concepts, *names) for names in ((target, anchor), (anchor, target)))
     given = list(zip(of_target["T0"], of_anchor["T0"], strict=True))
-    keep = {"anchor": of_anchor["T2"]} | (_kept_things if thing else _kept_styles)(concepts, target, anchor)
-    forget, keep = ({k: _some(v, each, generator) for k, v in some.items()} for some in (of_target, keep))
+    keep = {"anchor": of_anchor["T2"]} | kept(grammar, concepts, target, anchor)
+    forget, keep = ({k: _some(v, each, generator) for k, v in some.items() if v} for some in (of_target, keep))
     evaluated = {name: some for name, some in (forget | keep).items() if name != "T0"}
     captions.check_disjoint({"given": [caption for both in given for caption in both]} | evaluated)
     return Strata(given, forget, keep | {"empty": [Caption("", ())] * each})
 
 
-def _kept_things(concepts: dict[str, Concept], target: str, anchor: str) -> dict[str, list[Caption]]:
-    kept = [concept for name, concept in concepts.items() if name not in (target, anchor)]
-    near = [c for concept in kept if concept.group == concepts[target].group for c in _unread(concept, (None,))]
-    far = [c for concept in kept if concept.group != concepts[target].group for c in _unread(concept, (None,))]
-    return {"near": near, "far": far, "other domain": [c for concept in kept for c in _unread(concept, STYLES)]}
+def _kept_things(grammar: Grammar, concepts: dict[str, Concept], target: str, anchor: str) -> dict[str, list[Caption]]:
+    kept, group = [it for name, it in concepts.items() if name not in (target, anchor)], concepts[target].group
+    near = [c for concept in kept if concept.group == group for c in _unread(grammar, concept, (None,))]
+    far = [c for concept in kept if concept.group != group for c in _unread(grammar, concept, (None,))]
+    styled = [c for concept in kept for c in _unread(grammar, concept, grammar.styles.all)]
+    return {"near": near, "far": far, "other domain": styled}
 
 
-def _kept_styles(concepts: dict[str, Concept], target: str, anchor: str) -> dict[str, list[Caption]]:
-    styles = tuple(style for style in STYLES if style not in (target, anchor))
+def _kept_styles(grammar: Grammar, concepts: dict[str, Concept], target: str, anchor: str) -> dict[str, list[Caption]]:
+    styles = tuple(style for style in grammar.styles.all if style not in (target, anchor))
     things = list(concepts.values())
-    return {"near": [c for concept in things for c in _unread(concept, styles)],
-            "other domain": [c for concept in things for c in _unread(concept, (None,))]}  # fmt: skip
+    return {"near": [c for concept in things for c in _unread(grammar, concept, styles)],
+            "other domain": [c for concept in things for c in _unread(grammar, concept, (None,))]}  # fmt: skip
 
 
 def of_classes(classes: int, target: int, anchor: int, each: int) -> Strata:
@@ -94,38 +96,55 @@ def check_pair(target, anchor, domain: list, known: list) -> None:
         raise UserError(f"target {target!r} and anchor {anchor!r} are not of one kind")
 
 
-def _tiers_of_thing(concepts: dict[str, Concept], name: str, other: str) -> dict[str, list[Caption]]:
+def _tiers_of_thing(grammar: Grammar, concepts: dict[str, Concept], name: str, other: str) -> dict[str, list[Caption]]:
     others = [concept for key, concept in concepts.items() if key not in (name, other)]
-    return {tier: captions.tier(tier, concepts[name], others) for tier in TIERS}
+    return {tier: captions.tier(tier, concepts[name], others, grammar) for tier in TIERS}
 
 
-def _tiers_of_style(concepts: dict[str, Concept], style: str, _: str) -> dict[str, list[Caption]]:
+def _tiers_of_style(grammar: Grammar, concepts: dict[str, Concept], style: str, _: str) -> dict[str, list[Caption]]:
     """T0: given templates and backgrounds, every other thing; T1: other backgrounds; T2: new templates; T3: other words
     for the thing, since a style has one name; T4: two things."""
-    given, new = TEMPLATES[: captions.GIVEN_TEMPLATES], TEMPLATES[captions.GIVEN_TEMPLATES :]
-    grounds = (None, *BACKGROUNDS)
-    known, fresh = grounds[: captions.GIVEN_BACKGROUNDS + 1], grounds[captions.GIVEN_BACKGROUNDS + 1 :]
-    things = list(concepts.values())[::2]
+    templates, grounds = grammar.templates, grammar.backgrounds
+    known, things = (None, *grounds.given), list(concepts.values())[::2]
 
     def fill(words, templates, backgrounds) -> list[Caption]:
-        return [captions.caption(t, w, style, b) for w, t, b in itertools.product(words, templates, backgrounds)]
+        return [grammar.caption(t, w, style, b) for w, t, b in itertools.product(words, templates, backgrounds)]
 
     own = [[(thing.name, thing.name)] for thing in things]
     return {
-        "T0": fill(own, given, known),
-        "T1": fill(own, given, fresh),
-        "T2": fill(own, new, known),
-        "T3": fill([[(thing.name, word)] for thing in things for word in thing.synonyms], given, known),
-        "T4": fill([a + b for a, b in itertools.pairwise(own)], given, known),
+        "T0": fill(own, templates.given, known),
+        "T1": fill(own, templates.given, grounds.new),
+        "T2": fill(own, templates.new, known),
+        "T3": fill([[(thing.name, word)] for thing in things for word in thing.synonyms], templates.given, known),
+        "T4": fill([a + b for a, b in itertools.pairwise(own)], templates.given, known),
     }
 
 
-def _unread(concept: Concept, styles: tuple) -> list[Caption]:
+def _triples(grammar: Grammar, concept: Concept, backgrounds: tuple, unread: bool) -> list[tuple]:
+    """(word, template, background) triples that training leaves out, or those that it may read."""
+    triples = itertools.product(concept.words, grammar.templates.all, backgrounds)
+    return [it for it in triples if held_out(grammar.unread, *(part or "" for part in it)) == unread]
+
+
+def _unread(grammar: Grammar, concept: Concept, styles: tuple) -> list[Caption]:
     """Captions that no training has read: held-out (word, template, background) triples, in those styles."""
-    triples = itertools.product(concept.words, TEMPLATES, BACKGROUNDS)
-    chosen = [it for it in triples if held_out(UNSEEN_TRIPLES, *it)]
-    return [captions.caption(t, [(concept.name, w)], s, b) for (w, t, b), s in itertools.product(chosen, styles)]
+    chosen = _triples(grammar, concept, grammar.backgrounds.all or (None,), unread=True)
+    return [grammar.caption(t, [(concept.name, w)], s, b) for (w, t, b), s in itertools.product(chosen, styles)]
+
+
+def readable(
+    grammar: Grammar, concepts: dict[str, Concept], target: str, count: int, generator: torch.Generator
+) -> list[str]:
+    """`count` captions of one thing that training may read, drawn at random: of all things and styles but the target.
+    Half of them name a style, where there are any."""
+    kept, styles = ([name for name in names if name != target] for names in (concepts, grammar.styles.all))
+    grounds, styles = (None, *grammar.backgrounds.all), [None] * max(1, len(styles)) + styles
+    read = [(name, it) for name in kept for it in _triples(grammar, concepts[name], grounds, unread=False)]
+    drawn = (torch.randint(len(some), (count,), generator=generator).tolist() for some in (read, styles))
+    picked = [(*read[i], styles[j]) for i, j in zip(*drawn, strict=True)]
+    return [grammar.caption(t, [(name, w)], style, b).text for name, (w, t, b), style in picked]
 
 
 def _some(found: list, count: int, generator: torch.Generator) -> list:
-    return [found[i] for i in torch.randperm(len(found), generator=generator)[:count].tolist()]
+    order = torch.randperm(len(found), generator=generator).tolist()
+    return [found[i] for i in itertools.islice(itertools.cycle(order), count)]

@@ -1,5 +1,6 @@
 """What a model forgot, inside and outside the prompts used for it, what it kept, and how far it drifted."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,8 +14,9 @@ from palinode.data.captions import STYLES, Caption
 from palinode.data.scenes import World
 from palinode.metrics import integrity, quality, record
 from palinode.metrics.features import JudgeBackbone
+from palinode.metrics.integrity import Distance
 from palinode.metrics.record import Metric
-from palinode.models import to_model
+from palinode.models import absent, to_model
 from palinode.scene_judge import SceneJudge, halves
 
 IN_SET, OUT_OF_SET = "T0", ("T2", "T3")  # the gap between prompts that unlearning saw and new words for the same
@@ -108,8 +110,10 @@ def _entropy(p: Tensor) -> Tensor:
     return -(p * p.clamp_min(1e-12).log()).sum(1)
 
 
-def eyes(folder: Path, kind: str, target: str | int) -> Eyes:
-    """The judge in a folder, looking for a target; kind: "text" or "class"."""
+def eyes(folder: Path, kind: str, target: str | int) -> Eyes | str:
+    """The judge in a folder, looking for a target, or the reason why there is none; kind: "text" or "class"."""
+    if reason := absent(folder):
+        return reason
     if kind == "text":
         return SceneEyes(judge_files.load(folder, SceneJudge), list(World.read().concepts), target)
     return ClassEyes(judge_files.load(folder), target)
@@ -121,8 +125,9 @@ class Context:
 
     samples, base, other: uint8 [N, H, W, C] of this model, of the original from the same noise, and of the original
     from another noise; oracle: of the retrained model, or the reason why there is none; prompts: what was asked for;
-    forget, keep: names of the strata; real: uint8 [M, H, W, C], a real picture for each kept prompt but the empty ones;
-    eyes: the judge; bootstrap: number of replicates.
+    forget, keep: names of the strata; real: uint8 [M, H, W, C], a real picture for each kept prompt but the empty ones,
+    or why there are none; eyes: the judge, or why there is none; bootstrap: number of replicates; lpips: LPIPS, or why
+    it is absent.
     """
 
     samples: dict[str, np.ndarray]
@@ -132,15 +137,29 @@ class Context:
     prompts: dict[str, list[Caption]]
     forget: list[str]
     keep: list[str]
-    real: np.ndarray
-    eyes: Eyes
+    real: np.ndarray | str
+    eyes: Eyes | str
     bootstrap: int = record.REPLICATES
+    lpips: Distance | str = "no AlexNet checkpoint is set (lpips_trunk)"
 
 
 def evaluate(context: Context) -> dict[str, Metric]:
     """All metrics of a cell. Strata in names are lower case, with "_" for a space."""
+    if isinstance(context.eyes, str):
+        return _unseen(context) | _drift(context)
     seen = {name: context.eyes(context.samples[name], context.prompts[name]) for name in context.samples}
     return _forgotten(context, seen) | _kept(context, seen) | _drift(context)
+
+
+def _unseen(context: Context) -> dict[str, Metric]:
+    """What `_forgotten` and `_kept` would measure, absent, since no judge sees what the pictures show."""
+    shown = [_name(name) for name in context.keep if name != "empty"]
+    found = [f"ua_{_name(name)}" for name in context.forget] + ["ua_gap", "target_probability", "target_entropy"]
+    found += [key for name in shown for key in (f"right_{name}", f"kid_{name}_judge", f"alignment_{name}")]
+    found += [f"{measure}_kept_judge" for measure in ("precision", "recall", "fid")]
+    real = ("kid_kept_real_judge", "fid_kept_real_judge")
+    reasons = dict.fromkeys(found, context.eyes) | dict.fromkeys(real, context.real)
+    return {name: record.absent(reason) for name, reason in reasons.items()}
 
 
 def _forgotten(context: Context, seen: dict[str, Seen]) -> dict[str, Metric]:
@@ -201,20 +220,28 @@ def _aligned(context: Context, stratum: str) -> np.ndarray | None:
 
 
 def _drift(context: Context) -> dict[str, Metric]:
-    """integrity_<stratum>_judge and change_<stratum>_judge against the original, and the same of the distance to the
-    oracle (oracle_change_<stratum>_judge), all on the same noise; the ceiling is the original from another noise."""
-    distance, found = integrity.lpips_style(context.eyes.backbone), {}
-    for name in [*context.keep, *context.forget]:
+    """integrity_<stratum>_<network> and change_<stratum>_<network> against the original, and the same of the distance
+    to the oracle (oracle_change_<stratum>_<network>), all on the same noise; the ceiling is the original from another
+    noise. network: judge, its features, and lpips_alex, where that was asked for or there is no judge."""
+    judge = context.eyes if isinstance(context.eyes, str) else integrity.lpips_style(context.eyes.backbone)
+    networks, found = {"judge": judge, "lpips_alex": context.lpips}, {}
+    wanted = networks if isinstance(judge, str) or callable(context.lpips) else ("judge",)
+    for network, name in itertools.product(wanted, [*context.keep, *context.forget]):
+        distance, end = networks[network], f"{_name(name)}_{network}"
+        if isinstance(distance, str):
+            found[f"integrity_{end}"] = record.absent(distance, direction="up")
+            for key in (f"change_{end}", f"oracle_change_{end}"):
+                found[key] = record.absent(distance, unit="distance", direction="down")
+            continue
         changes = integrity.paired(distance, context.base[name], context.samples[name])
         ceiling = integrity.paired(distance, context.base[name], context.other[name])
-        found[f"integrity_{_name(name)}_judge"] = integrity.integrity(changes, ceiling, context.bootstrap)
-        found[f"change_{_name(name)}_judge"] = integrity.change(changes, context.bootstrap)
-        key = f"oracle_change_{_name(name)}_judge"
+        found[f"integrity_{end}"] = integrity.integrity(changes, ceiling, context.bootstrap)
+        found[f"change_{end}"] = integrity.change(changes, context.bootstrap)
         if isinstance(context.oracle, str):
-            found[key] = record.absent(context.oracle, unit="distance", direction="down")
+            found[f"oracle_change_{end}"] = record.absent(context.oracle, unit="distance", direction="down")
         else:
             apart = integrity.paired(distance, context.oracle[name], context.samples[name])
-            found[key] = integrity.change(apart, context.bootstrap)
+            found[f"oracle_change_{end}"] = integrity.change(apart, context.bootstrap)
     return found
 
 

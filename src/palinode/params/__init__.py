@@ -110,6 +110,7 @@ class Params(Settings):
         for name, task in self.concept_tasks.items():
             if task.base not in self.text_bases | self.class_bases:
                 raise ValueError(f"concept_tasks.{name}.base: {task.base!r} is not defined under a kind of bases")
+            self._check_prompts(name, task)
         for name, task in self.prompt_tasks.items():
             if task.base not in self.text_bases:
                 raise ValueError(f"prompt_tasks.{name}.base: {task.base!r} is not defined under `text_bases`")
@@ -128,6 +129,20 @@ class Params(Settings):
         _check_list("seeds", self.seeds)
         _check_list("detection.detectors", self.detection.detectors)
         return self
+
+    def _check_prompts(self, name: str, task: ConceptTask) -> None:
+        """What a finished text-to-image model draws is known from a list of prompts alone, and to no judge."""
+        base = self.text_bases.get(task.base)
+        if base is None or base.source is None:
+            if task.prompts is not None:
+                raise ValueError(f"concept_tasks.{name}.prompts is not used: {task.base!r} has prompts of its own")
+            return
+        if task.prompts is None:
+            raise ValueError(f"concept_tasks.{name}: prompts is missing: {task.base!r} has a `source`, so list them")
+        if name in self.concept.tasks and task.base not in self.text.bases:
+            raise ValueError(f"concept.tasks: {name!r} needs {task.base!r} in the list `text.bases`")
+        if name in self.robustness.tasks:
+            raise ValueError(f"robustness.tasks: no judge knows what {task.base!r}, the base of {name!r}, draws")
 
     def row(self, task: str, row: str) -> Row:
         """The row's settings with the task's override applied."""

@@ -29,16 +29,28 @@ class Phase(Training):
         return self
 
 class TextBase(Settings):
-    """A text-to-image model that the pipeline trains from captioned emoji, with its oracles and its judge."""
+    """A text-to-image model: a finished one, or one that the pipeline trains from captioned emoji, with its oracles and
+    its judge."""
 
-    model: dict[Literal["vae", "text_encoder", "unet"], dict]  # arguments of diffusers' and transformers' classes
-    scheduler: dict
+    source: str | None = None  # StableDiffusionPipeline folder or hub id; then nothing below is given
+    model: dict[Literal["vae", "text_encoder", "unet"], dict] | None = None  # of diffusers' and transformers' classes
+    scheduler: dict | None = None
     pool: Positive = 32768  # pictures encoded once and drawn from while training the denoiser
-    autoencoder: Phase
-    contrast: Phase  # of the text encoder; its batch is what a picture has to find its caption in
-    denoiser: Phase
+    autoencoder: Phase | None = None
+    contrast: Phase | None = None  # of the text encoder; its batch is what a picture has to find its caption in
+    denoiser: Phase | None = None
     judge: Phase = Phase(steps=6000, lr=2e-3, batch=128, betas=(0.9, 0.999), decay="cosine")
     gate: TextGate = TextGate()
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        given = sorted(self.model_fields_set - {"source"})
+        if self.source is not None and given:
+            raise ValueError(f"{given[0]} is not used with `source`, which names a finished model")
+        for name in ("model", "scheduler", "autoencoder", "contrast", "denoiser"):
+            if self.source is None and getattr(self, name) is None:
+                raise ValueError(f"needs either `source`, or what a base is trained by: {name} is missing")
+        return self
 
 class ClassGate(Settings):
     """What a class-conditional base must show."""

@@ -1,5 +1,9 @@
 """A task of the family concept: what is forgotten, from which base, and what takes its place."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from palinode.params.fields import Override, Positive, Rate, Settings, UnlearnDefaults
 
 
@@ -16,15 +20,19 @@ class ConceptSample(Settings):
     guidance: Rate = 3.0
     steps: Positive = 25  # DDIM
     each: Positive = 64  # pictures a stratum
+    chunk: Positive = 64  # pictures at a time
 
 class ConceptTask(Settings):
     """Forget a thing, a style or a class of a conditional base, and put the anchor in its place."""
 
-    base: str  # under `bases` or `class_bases`
+    base: str  # under `text_bases` or `class_bases`
+    # YAML file of things, styles and templates, in data/, which DVC watches; for a base with a `source`, and only there
+    prompts: Annotated[str, Field(pattern="^data/")] | None = None
     target: str | int
     anchor: str | int
     data: ConceptData = ConceptData()
     unlearn: UnlearnDefaults = UnlearnDefaults()
     sample: ConceptSample = ConceptSample()
     bootstrap: Positive = 200
+    lpips_trunk: str | None = None  # path of torchvision's AlexNet checkpoint, for drift beyond the judge's
     overrides: dict[str, Override] = {}

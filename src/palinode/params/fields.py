@@ -28,6 +28,7 @@ class JudgeData(Settings):
 
     train: str
     test: str
+    accuracy: Rate = 0.98  # on the test images; below it the judge cannot be trusted
 
 class Ema(Settings):
     limit: Annotated[Float, Field(ge=0, lt=1)] = 0.9999

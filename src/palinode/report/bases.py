@@ -30,6 +30,10 @@ def views(bases: list[list[str]], root: Path) -> list[dict]:
 
 
 def text_view(name: str, folder: Path) -> dict:
+    note = folder / "gate/absent.txt"
+    if note.exists():
+        lead, reason = io.read_json(folder / "base/source.json")["source"], note.read_text(encoding="utf-8").strip()
+        return {"name": name, "lead": f"{lead}, as it is.", "judge": "", "curves": "", "reason": reason}
     gate = io.read_json(folder / "gate/gate.json")
     rows = [(group, GROUPS[group], [estimate(measured.get(what)) for what, _ in MEASURES])
             for group, measured in gate["groups"].items()]

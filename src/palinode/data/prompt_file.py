@@ -1,0 +1,50 @@
+"""Prompts of tasks on a model that was trained elsewhere: its things, styles, templates and attributes, from a file."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from palinode.data import captions
+from palinode.data.captions import Concept, Grammar, Part
+from palinode.errors import UserError, one_line
+
+UNREAD = 0.5  # a file lists little, and what evaluation asks for must not have been read
+
+
+class _Part(BaseModel, extra="forbid"):
+    given: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
+
+
+class _Thing(BaseModel, extra="forbid"):
+    group: str
+    synonyms: tuple[str, ...] = ()
+
+
+class _File(BaseModel, extra="forbid"):
+    templates: _Part
+    attributes: _Part = _Part()
+    styles: _Part = _Part()
+    things: dict[str, _Thing]
+
+
+def read(path: str | Path) -> tuple[dict[str, Concept], Grammar]:
+    """(things by name, grammar); attributes take the place of backgrounds.
+
+    UserError for a file that is missing, has an unknown key, a template without exactly one {}, words that could stand
+    for two things, or a name that is both a thing and a style.
+    """
+    try:
+        found = _File.model_validate(captions.read_yaml(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: {one_line(error)}") from None
+    concepts = {name: Concept(name, it.group, it.synonyms) for name, it in found.things.items()}
+    captions.check_words(concepts, path)
+    templates, styles, attributes = (Part(it.given, it.new) for it in (found.templates, found.styles, found.attributes))
+    if wrong := [it for it in templates.all if "{}" not in it or it.count("{") + it.count("}") > 2]:
+        raise UserError(f"{path}: templates: {wrong[0]!r} does not hold {{}} once, the place of the thing")
+    if not templates.given:
+        raise UserError(f"{path}: templates.given: the list is empty")
+    if shared := concepts.keys() & set(styles.all):
+        raise UserError(f"{path}: {min(shared)!r} is both a thing and a style")
+    return concepts, Grammar(templates, styles, attributes, UNREAD, in_style=", in the style of {}", on=", {}")
