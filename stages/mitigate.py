@@ -28,7 +28,7 @@ def run(base: str) -> None:
         flagged = np.flatnonzero(scores[mitigation.SCORE] >= target).tolist()
         model, key = text_to_image.load(folder / "base", device()), (settings.root_seed, base)
         done = mitigation.run(model, asked, flagged, target, settings, key, tqdm)
-        found = mitigation.summary(done, asked, target, World.read())
+        found = mitigation.summary(done, asked, target, World.read() if settings.known == "emoji" else None)
     for kind, entry in found.get("kinds", {}).items():
         copies = " -> ".join(f"{it['value']:.0%}" for it in entry.get("copies", []))
         print(f"{name}: {kind}: {entry['flagged']} of {entry['prompts']} flagged; copies {copies or 'not looked for'}")

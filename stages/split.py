@@ -23,11 +23,11 @@ def run(task: str) -> None:
     folder, name = Path("models") / settings.base, f"split-{task}"
     asked, scores = roc.read_scores(folder / "detect/scores.csv")
     held = read_json(folder / "detect/metrics.json")["scores"].get(mitigation.SCORE, {}).get("held_out")
-    reason = held.get("reason", "") if held else f"{mitigation.SCORE} was not measured"
+    threshold = settings.choose.threshold or (held or {}).get("threshold")
+    reason = "" if threshold else (held or {}).get("reason", f"{mitigation.SCORE} was not measured")
     with Scratch(name, [path(name), *(folder / part for part in ("base", "detect", "judge"))]) as scratch:
         artist = Artist(text_to_image.load(folder / "base", device()), settings, scratch.folder)
         known, made, refused, order = ground.of(settings.known, folder, settings), [], [], []
-        threshold = held.get("threshold") if held else None
         if not reason:
             order = split.flagged(scores[mitigation.SCORE], threshold)
             made, refused = prompt_data.choose(artist, asked, order, scores[mitigation.SCORE], known)

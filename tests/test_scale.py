@@ -135,6 +135,21 @@ def test_imagenette_is_erasediffs_setting(shipped):
     assert grammar.templates.given == ("an image of {}",)
 
 
+def test_sd_memorized_is_the_siss_papers_setting(shipped):
+    task, paper = shipped.prompt_tasks["sd-memorized"], setting("siss_sd_success")["setting"]
+    assert shipped.text_bases[task.base].source in paper["model"]
+    count, _, images = numbers(paper["data"])
+    assert (task.choose.count, task.split.images, task.split.rule) == (count, images, "edit")
+    assert [*task.unlearn.betas, task.unlearn.weight_decay] == numbers(paper["optimizer"])
+    assert [task.unlearn.batch, task.unlearn.accumulate] == numbers(paper["batch"])
+    steps, guidance, _, pictures = numbers(paper["sampler"])
+    assert (task.sample.steps, task.sample.guidance, task.sample.count) == (steps, guidance, pictures)
+    for name in ("naive", "siss-05", "siss-no-is", "erasediff-siss"):
+        row = shipped.row("sd-memorized", name)
+        assert (row.lr, row.steps) == (paper["lr"], paper["steps"])
+    assert shipped.row("sd-memorized", "erasediff-siss").options["eta"] == paper["erasediff_eta"]
+
+
 def test_cifar10_is_erasediffs_setting(shipped):
     task, table = shipped.concept_tasks["cifar10-class"], setting("erasediff_cifar10_table1", "erasediff")
     paper, base = table["setting"], shipped.class_bases[task.base]

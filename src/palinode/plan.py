@@ -81,12 +81,8 @@ def _stages(params: Params):
         yield f"judge-{name}", "judge", (), common | {"judge": dump["data"]["judge"]}
         keys = ("base", "oracle", "model", "scheduler", "pretrain")
         shape = {"size": task.data.size, "channels": task.data.channels}
-        yield (
-            f"pretrain-{name}",
-            "pretrain",
-            ("palinode.methods.naive_deletion",),
-            common | shape | {key: dump[key] for key in keys},
-        )
+        recipe, modules = {key: dump[key] for key in keys}, ("palinode.methods.naive_deletion",)
+        yield f"pretrain-{name}", "pretrain", modules, common | shape | recipe
         yield f"gate-{name}", "gate", (), common | {"gate": dump["gate"], "sample": dump["sample"]}
         yield f"sample-{name}", "sample", (), common | dump["sample"]
         yield f"evaluate-{name}", "evaluate", (), common | dump["evaluate"]
@@ -118,7 +114,8 @@ def _stages(params: Params):
         modules = tuple(f"palinode.memorization.detectors.{detector}" for detector in settings["detectors"])
         yield f"detect-{name}", "detect", modules, {"root_seed": params.root_seed, "task": name} | settings
         kept = {key: settings[key] for key in ("generations", "steps", "guidance", "batch")}
-        yield f"mitigate-{name}", "mitigate", (), {"root_seed": params.root_seed, "task": name} | kept
+        kept |= {"root_seed": params.root_seed, "task": name, "known": params.text_bases[name].known}
+        yield f"mitigate-{name}", "mitigate", (), kept
     for family, stages in (("concept", _concept_stages), ("prompts", _prompt_stages)):
         for name in getattr(params, family).tasks:
             families[name] = family
@@ -169,7 +166,8 @@ def _concept_stages(params: Params, name: str):
 def _prompt_stages(params: Params, name: str):
     """The same of one task of memorised prompts."""
     task = params.prompt_tasks[name]
-    dump, common = task.model_dump(mode="json"), {"root_seed": params.root_seed, "task": name, "known": "emoji"}
+    dump, common = task.model_dump(mode="json"), {"root_seed": params.root_seed, "task": name}
+    common["known"] = params.text_bases[task.base].known
     yield f"split-{name}", "split", (), common | {key: dump[key] for key in ("base", "choose", "split", "sample")}
     look = {key: dump[key] for key in ("sample", "bootstrap")}
     yield f"evaluate-prompts-{name}", "evaluate_prompts", (), common | look

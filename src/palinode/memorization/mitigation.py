@@ -165,10 +165,10 @@ def _words(model: TextToImage, prompt: str, importance: Tensor) -> list[tuple[st
     return [(name.removesuffix("</w>"), float(value)) for name, value in zip(names, shares, strict=True)]
 
 
-def summary(done: list[Mitigated], asked: list[Prompt], target: float, world: World) -> dict:
+def summary(done: list[Mitigated], asked: list[Prompt], target: float, world: World | None) -> dict:
     """{kind of prompt: prompts, flagged, below (the target, after), norm and copies before and after}.
 
-    copies: the share of pictures that copy a fixed picture of the world, by the base's gate.
+    copies: the share of pictures that copy a fixed picture of the world, by the base's gate; left out without a world.
     """
     found = {}
     for kind in dict.fromkeys(prompt.kind for prompt in asked):
@@ -178,7 +178,8 @@ def summary(done: list[Mitigated], asked: list[Prompt], target: float, world: Wo
             entry["below"] = sum(it.after < target for it in some)
             entry["norm"] = [float(np.mean([getattr(it, when) for it in some])) for when in ("before", "after")]
             pictures = np.stack([it.pictures for it in some], 1)  # [2, prompts, generations, H, W, C]
-            entry["copies"] = [_copies(images, world) for images in pictures.reshape(2, -1, *pictures.shape[3:])]
+            drawn = pictures.reshape(2, -1, *pictures.shape[3:])
+            entry["copies"] = [_copies(images, world) for images in drawn] if world else []
         found[kind] = entry
     return {"target": target, "kinds": found}
 

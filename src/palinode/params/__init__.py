@@ -116,6 +116,9 @@ class Params(Settings):
                 raise ValueError(f"prompt_tasks.{name}.base: {task.base!r} is not defined under `text_bases`")
             if name in self.prompts.tasks and task.base not in self.detection.bases:
                 raise ValueError(f"prompts.tasks: {name!r} needs {task.base!r} in the list `detection.bases`")
+        for name in self.detection.bases:
+            if self.text_bases[name].source and self.detection.prompts is None:
+                raise ValueError(f"detection.prompts: what {name!r} was shown is unknown, so list them")
         for kind in ("tasks", "rows"):
             for name in getattr(self.robustness, kind):
                 if name not in getattr(self.concept, kind):

@@ -42,6 +42,11 @@ class TextBase(Settings):
     judge: Phase = Phase(steps=6000, lr=2e-3, batch=128, betas=(0.9, 0.999), decay="cosine")
     gate: TextGate = TextGate()
 
+    @property
+    def known(self) -> str:
+        """What is known of what it was shown: "emoji", all of it, or "list", what a user lists."""
+        return "list" if self.source else "emoji"
+
     @model_validator(mode="after")
     def _one_origin(self):
         given = sorted(self.model_fields_set - {"source"})

@@ -14,6 +14,7 @@ class PromptChoice(Settings):
     skip: Annotated[Int, Field(ge=0)] = 0  # how many of them are left out
     among: Positive = 12  # how many after them are tried at most, so that two tasks can be kept apart
     count: Positive = 2  # how many prompts are wanted
+    threshold: Float | None = None  # of noise_norm_first; none: the one that `detect` chose where labels are known
 
 class PromptSplit(Settings):
     """How pictures to forget and to keep are made of a prompt. Defaults: the SISS paper, where it says.
