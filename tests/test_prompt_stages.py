@@ -101,7 +101,7 @@ def test_a_task_runs_from_flagged_prompts_to_metrics(work):
     cells = work / "out/cells/few"
     base, mitigated = (read_json(cells / f"{row}/0/evaluation/metrics.json") for row in ("base", "mitigated"))
     assert base["integrity_ordinary_judge"]["value"] == 1 and base["copies_others"]["n"] == 62
-    assert base["in_turn_copies_others"]["n"] == 31 and base.keys() == mitigated.keys()
+    assert base["in_turn_copies_others"]["n"] == 30 and base.keys() == mitigated.keys()
     passes = dict.fromkeys(EVERY, 8) | {"erasediff": 16, "esd-x": 24, "concept-ablation": 16, "anchored": 32, "uce": 0}
     for row in EVERY:
         metrics = read_json(cells / row / "0/evaluation/metrics.json")
@@ -242,9 +242,10 @@ def test_prompts_that_do_not_count_are_listed_with_reasons(work, monkeypatch):
     found = read_json(work / "out/data/few/prompts.json")
     assert [it["text"] for it in found["refused"]] == list(ASKED)[:3] and not found["prompts"]
     assert "draws no copy of a fixed picture" in found["refused"][0]["reason"]
-    run("evaluate_prompts", "few", "base")
+    for row in ("base", "mitigated"):
+        run("evaluate_prompts", "few", row)
     run("unlearn_prompts", "few", "naive", "0")
-    for row in ("base", "naive"):
+    for row in ("base", "mitigated", "naive"):
         note = (work / f"out/cells/few/{row}/0/evaluation/absent.txt").read_text()
         assert "none of the 3 flagged prompts that were tried counts" in note
     (task,) = collect.collect(report_settings() | only("few"), work)
@@ -317,7 +318,7 @@ def test_what_is_drawn_unprompted_is_kept_under_the_original(work, monkeypatch):
 
 @pytest.mark.parametrize("at_hand", [False, True])
 def test_of_a_base_that_is_not_ours_only_the_list_is_known(work, monkeypatch, at_hand):
-    monkeypatch.setattr(ground, "REPEATED", 10.0)
+    monkeypatch.setattr(ground.Listed, "copies", ground.Emoji.copies)
     if at_hand:
         monkeypatch.setattr(quality.ClipIQA, "__init__", lambda self: vars(self).update(_score=mean, reason=""))
     plan.write_all(params.Params.model_validate(parameters()), ROOT, Path("out/plan"))
@@ -342,12 +343,13 @@ def mean(images):
     return images.mean((1, 2, 3))
 
 
-def test_a_list_tells_repeated_pictures_and_whole_words(world, monkeypatch):
+def test_a_list_tells_repeated_pictures_and_words(world):
     known, model = ground.Listed(), text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, 1)
     noise = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
     assert "do not repeat: 12%" in known.match(noise, noise[0]) and known.match(noise[:1].repeat(4, 0), noise[0]) == -1
     words = known.words(model.tokenizer)
-    assert set(words) <= set(world.words) and "cat" in words
+    assert "cat" in words and "a" not in words
+    assert {len(it) for it in model.tokenizer(words).input_ids} == {3}, "one token each"
 
 
 def test_the_prompts_that_are_tuned_on_are_not_reported():

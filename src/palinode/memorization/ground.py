@@ -90,10 +90,10 @@ class Listed:
             self.reason = reasons[self.network]
 
     def words(self, tokenizer) -> list[str]:
-        """The tokenizer's own whole words, in the order of their ids."""
+        """The tokenizer's tokens that end a word, which are mostly whole words, in the order of their ids."""
         listed = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
-        whole = (token.removesuffix("</w>") for token, _ in listed if token.endswith("</w>"))
-        return [word for word in whole if word.isascii() and word.isalpha() and len(word) > 2]
+        ends = (token.removesuffix("</w>") for token, _ in listed if token.endswith("</w>"))
+        return [word for word in ends if word.isascii() and word.isalpha() and len(word) > 2]
 
     def match(self, images: np.ndarray, reference: np.ndarray) -> int | str:
         """Minus one, or why the prompt does not count: at least half of its pictures have to be near their medoid."""
