@@ -94,6 +94,17 @@ def test_the_stages_of_a_finished_base_name_it_and_say_what_is_absent(work):
     assert view["lead"] == "weights, as it is." and "trained elsewhere" in view["reason"]
 
 
+def test_a_tokenizer_without_its_merges_is_refused(work):
+    write_plan(parameters())
+    run("pretrain_text", "sd")
+    for file in (work / "weights/tokenizer").glob("*.*"):
+        if file.name in ("tokenizer.json", "merges.txt"):
+            file.unlink()
+    with pytest.raises(UserError, match="weights/tokenizer has no merges.txt and no tokenizer.json"):
+        run("prepare_concept", "own")
+    assert not (work / "out/data").exists()
+
+
 def test_pictures_are_the_models_own(work):
     prepare()
     data, model = concept.load(work / "out/data/own/training"), conditional.load(work / "models/sd/base")
