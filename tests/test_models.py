@@ -99,12 +99,14 @@ def test_another_prediction_type_is_refused(folder):
 
 def test_what_is_fetched_of_a_model_on_the_hub(monkeypatch, tmp_path):
     """The files of Stable Diffusion 1.4, and of an older DDPM repository."""
-    listed = ["README.md", "model_index.json", "feature_extractor/preprocessor_config.json",
-              "safety_checker/config.json", "safety_checker/model.safetensors", "scheduler/scheduler_config.json", "text_encoder/config.json",
-              "text_encoder/model.safetensors", "text_encoder/model.fp16.safetensors", "tokenizer/merges.txt",
-              "tokenizer/vocab.json", "unet/config.json", "unet/diffusion_pytorch_model.bin",
-              "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.non_ema.safetensors",
-              "config.json", "diffusion_pytorch_model.safetensors"]  # fmt: skip
+    weights = "diffusion_pytorch_model"
+    listed = [
+        "README.md", "model_index.json", "feature_extractor/preprocessor_config.json", "safety_checker/config.json",
+        "safety_checker/model.safetensors", "scheduler/scheduler_config.json", "text_encoder/config.json",
+        "text_encoder/model.safetensors", "text_encoder/model.fp16.safetensors", "tokenizer/merges.txt",
+        "tokenizer/vocab.json", "unet/config.json", f"unet/{weights}.bin", f"unet/{weights}.safetensors",
+        f"unet/{weights}.non_ema.safetensors", "config.json", f"{weights}.safetensors",
+    ]  # fmt: skip
     unwanted = ("README.md", "safety_checker/", ".bin", "fp16", "non_ema")
 
     def fetch(source, **patterns):
