@@ -38,7 +38,8 @@ ROWS = {
 }  # fmt: skip
 TASK = {
     "base": "sd", "prompts": "data/prompts/few.yaml", "target": "parachute", "anchor": "airplane",
-    "data": {"kept": 5, "pairs": 4, "traces": 2, "fisher": [1, 1], "saliency": 1}, "unlearn": {"batch": 2},
+    "data": {"kept": 5, "pairs": 4, "traces": 2, "fisher": [1, 1], "saliency": 1},
+    "unlearn": {"batch": 2, "gradient_checkpointing": True},
     "sample": {"steps": 2, "each": 3, "chunk": 4}, "bootstrap": 10,
 }  # fmt: skip
 
@@ -92,6 +93,17 @@ def test_the_stages_of_a_finished_base_name_it_and_say_what_is_absent(work):
     assert "no judge knows what sd draws" in absent(work / "out/data/own/judge")
     (view,) = bases.views([["sd", "text"]], work)
     assert view["lead"] == "weights, as it is." and "trained elsewhere" in view["reason"]
+
+
+def test_a_tokenizer_without_its_merges_is_refused(work):
+    write_plan(parameters())
+    run("pretrain_text", "sd")
+    for file in (work / "weights/tokenizer").glob("*.*"):
+        if file.name in ("tokenizer.json", "merges.txt"):
+            file.unlink()
+    with pytest.raises(UserError, match="weights/tokenizer has no merges.txt and no tokenizer.json"):
+        run("prepare_concept", "own")
+    assert not (work / "out/data").exists()
 
 
 def test_pictures_are_the_models_own(work):

@@ -23,9 +23,7 @@ from palinode.models import Diffuser, to_images, to_model
 from palinode.text_pretraining import encoded
 
 
-def build(
-    model: Diffuser, settings, folder: Path | None = None
-) -> tuple[Strata, ConceptData, np.ndarray | None, dict[str, list[str]] | None]:
+def build(model: Diffuser, settings, folder=None) -> tuple[Strata, ConceptData, np.ndarray | None, dict | None]:
     """Prompts, training data, a real picture for each kept prompt that asks for something (`real_prompts`, uint8 [N, H,
     W, C]; None where there are no real pictures) and, for closed-form edits of a text-to-image model, `names`.
 
@@ -76,9 +74,7 @@ def of_captions(model: Diffuser, world: World, target: str, strata: Strata, sett
     return _assembled(model, x, captions, a, texts, settings, key)
 
 
-def of_drawn(
-    model: Diffuser, kept: list[str], strata: Strata, settings, key: tuple, folder: Path | None = None
-) -> ConceptData:
+def of_drawn(model: Diffuser, kept: list[str], strata: Strata, settings, key: tuple, folder=None) -> ConceptData:
     """Pictures are the model's own, under the `kept` captions and those of the target. settings: as above."""
     pairs = _pairs(strata, settings.pairs, seeds.generator(*key, "pictures"))
     texts = [tuple(caption.text for caption in both) for both in pairs]

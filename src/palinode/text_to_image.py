@@ -160,6 +160,8 @@ def load(source: str | Path, device: str | torch.device = "cpu", precision: str 
     for part in PARTS:
         if not (folder / part).is_dir():
             raise UserError(f"{folder} has no {part}/: a StableDiffusionPipeline has {', '.join(PARTS)}")
+    if not any((folder / "tokenizer" / name).exists() for name in ("tokenizer.json", "merges.txt")):
+        raise UserError(f"{folder / 'tokenizer'} has no merges.txt and no tokenizer.json: it would read letters")
     for part in NETWORKS:
         library, name = PARTS[part]
         if index[part] != PARTS[part]:

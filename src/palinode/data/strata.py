@@ -132,9 +132,7 @@ def _unread(grammar: Grammar, concept: Concept, styles: tuple) -> list[Caption]:
     return [grammar.caption(t, [(concept.name, w)], s, b) for (w, t, b), s in itertools.product(chosen, styles)]
 
 
-def readable(
-    grammar: Grammar, concepts: dict[str, Concept], target: str, count: int, generator: torch.Generator
-) -> list[str]:
+def readable(grammar: Grammar, concepts: dict[str, Concept], target: str, count: int, generator) -> list[str]:
     """`count` captions of one thing that training may read, drawn at random: of all things and styles but the target.
     Half of them name a style, where there are any."""
     kept, styles = ([name for name in names if name != target] for names in (concepts, grammar.styles.all))

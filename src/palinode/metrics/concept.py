@@ -126,8 +126,7 @@ class Context:
     samples, base, other: uint8 [N, H, W, C] of this model, of the original from the same noise, and of the original
     from another noise; oracle: of the retrained model, or the reason why there is none; prompts: what was asked for;
     forget, keep: names of the strata; real: uint8 [M, H, W, C], a real picture for each kept prompt but the empty ones,
-    or why there are none; eyes: the judge, or why there is none; bootstrap: number of replicates; lpips: LPIPS, or why
-    it is absent.
+    or why there are none; eyes, lpips: the judge and LPIPS, or why they are absent; bootstrap: number of replicates.
     """
 
     samples: dict[str, np.ndarray]

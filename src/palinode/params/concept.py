@@ -26,8 +26,7 @@ class ConceptTask(Settings):
     """Forget a thing, a style or a class of a conditional base, and put the anchor in its place."""
 
     base: str  # under `text_bases` or `class_bases`
-    # YAML file of things, styles and templates, in data/, which DVC watches; for a base with a `source`, and only there
-    prompts: Annotated[str, Field(pattern="^data/")] | None = None
+    prompts: Annotated[str, Field(pattern="^data/")] | None = None  # YAML file, for a base with a `source` only
     target: str | int
     anchor: str | int
     data: ConceptData = ConceptData()
