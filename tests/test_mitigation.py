@@ -86,3 +86,5 @@ def test_a_run_reports_words_pictures_and_copies(model):
     verbatim = found["kinds"]["verbatim"]
     assert verbatim["flagged"] == 1 and verbatim["below"] == 0 and verbatim["norm"][1] < verbatim["norm"][0]
     assert verbatim["copies"][0]["n"] == 2
+    unknown = mitigation.summary(done, asked, 1e-9, None)["kinds"]["verbatim"]
+    assert unknown == verbatim | {"copies": []}, "where the fixed pictures are not known"

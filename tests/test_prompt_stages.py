@@ -252,11 +252,14 @@ def test_prompts_that_do_not_count_are_listed_with_reasons(work, monkeypatch):
     assert prompts.view(task)["reason"] and prompts.strips(task) == []
 
 
-def test_without_a_threshold_nothing_is_unlearned(work):
+@pytest.mark.parametrize("threshold", [None, 0.8])
+def test_without_a_threshold_nothing_is_unlearned(work, threshold):
     path = work / "models/mini/detect/metrics.json"
     write_json(path, {"scores": {"noise_norm_first": {"held_out": {"reason": "no prompt is known to be memorised"}}}})
-    begin()
-    assert read_json(work / "out/data/few/prompts.json")["reason"] == "no prompt is known to be memorised"
+    begin(parameters(choose={"count": 1, "among": 3, "threshold": threshold}))
+    found = read_json(work / "out/data/few/prompts.json")
+    assert found["reason"] == ("" if threshold else "no prompt is known to be memorised")
+    assert found["threshold"] == threshold and len(found["prompts"]) == bool(threshold)
 
 
 @pytest.mark.parametrize(("change", "words"), [
@@ -270,6 +273,7 @@ def test_without_a_threshold_nothing_is_unlearned(work):
     ({"prompt_tasks": {"few": TASK | {"overrides": {"nemo": {}}}}}, "prompt_tasks.few.overrides: 'nemo'"),
     ({"prompt_tasks": {"few": TASK | {"unlearn": {"steps": 5}}}}, "unlearn.steps"),
     ({"prompt_tasks": {"few": TASK | {"split": {"share": [0.9, 0.25]}}}}, "split.share: the ends must ascend"),
+    ({"text_bases": {"mini": {"source": "a folder"}}}, "detection.prompts: what 'mini' was shown is unknown"),
     ({"detection": {"bases": []}}, "prompts.tasks: 'few' needs 'mini' in the list `detection.bases`"),
 ])  # fmt: skip
 def test_wrong_parameters_name_their_key(tmp_path, change, words):
