@@ -19,9 +19,9 @@ def run(task: str) -> None:
     from palinode import concept, concept_data, conditional
     from palinode.scratch import Scratch
 
-    where, models = device(), Path("models") / settings.base
-    with Scratch(name, [path(name), models / "base"]) as scratch, atomic(out) as folder:
-        model = conditional.load(models / "base", where)
+    models, listed = Path("models") / settings.base, [Path(settings.prompts)] if settings.prompts else []
+    model = conditional.load(models / "base", device())
+    with Scratch(name, [path(name), models / "base", *listed]) as scratch, atomic(out) as folder:
         prompts, data, real, names = concept_data.build(model, settings, scratch.folder)
         folder.mkdir(parents=True)
         shutil.copytree(models / "base", folder / "base")

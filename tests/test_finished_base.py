@@ -38,7 +38,8 @@ ROWS = {
 }  # fmt: skip
 TASK = {
     "base": "sd", "prompts": "data/prompts/few.yaml", "target": "parachute", "anchor": "airplane",
-    "data": {"kept": 5, "pairs": 4, "traces": 2, "fisher": [1, 1], "saliency": 1}, "unlearn": {"batch": 2},
+    "data": {"kept": 5, "pairs": 4, "traces": 2, "fisher": [1, 1], "saliency": 1},
+    "unlearn": {"batch": 2, "gradient_checkpointing": True},
     "sample": {"steps": 2, "each": 3, "chunk": 4}, "bootstrap": 10,
 }  # fmt: skip
 
