@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 
 from palinode import models
 from palinode.errors import UserError
@@ -94,3 +95,24 @@ def test_another_prediction_type_is_refused(folder):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction"}))
     with pytest.raises(UserError, match="prediction_type 'v_prediction' is not supported"):
         models.load(folder)
+
+
+def test_what_is_fetched_of_a_model_on_the_hub(monkeypatch, tmp_path):
+    """The files of Stable Diffusion 1.4, and of an older DDPM repository."""
+    weights = "diffusion_pytorch_model"
+    listed = [
+        "README.md", "model_index.json", "feature_extractor/preprocessor_config.json", "safety_checker/config.json",
+        "safety_checker/model.safetensors", "scheduler/scheduler_config.json", "text_encoder/config.json",
+        "text_encoder/model.safetensors", "text_encoder/model.fp16.safetensors", "tokenizer/merges.txt",
+        "tokenizer/vocab.json", "unet/config.json", f"unet/{weights}.bin", f"unet/{weights}.safetensors",
+        f"unet/{weights}.non_ema.safetensors", "config.json", f"{weights}.safetensors",
+    ]  # fmt: skip
+    unwanted = ("README.md", "safety_checker/", ".bin", "fp16", "non_ema")
+
+    def fetch(source, **patterns):
+        found = set(filter_repo_objects(listed, **patterns))
+        assert found == {name for name in listed if not any(part in name for part in unwanted)}
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert models.locate("CompVis/stable-diffusion-v1-4") == tmp_path

@@ -13,6 +13,8 @@ from palinode.errors import UserError
 from palinode.io import atomic, read_json, write_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+WANTED = ["*.json", "*.safetensors", "*/merges.txt"]  # of a model on the hub; merges: a tokenizer's
+UNUSED = ["*.fp16.*", "*.non_ema.*", "safety_checker/*"]
 
 
 class Diffuser:
@@ -131,11 +133,11 @@ def locate(source: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(str(source), allow_patterns=WANTED, ignore_patterns=UNUSED))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
         raise UserError(
             f"model {str(source)!r} is neither a folder here nor reachable on the hub: "
-            "put the local path of a diffusers folder in the task's `base`"
+            "put the local path of a diffusers folder in the task's `base`, or in the `source` of a text base"
         ) from None
 
 
