@@ -24,7 +24,7 @@ def write(root, count):
     facts = {"prompts": [counted], "refused": [refused], "reason": "", "least": 0.42}
     io.write_json(folder / "prompts.json", facts)
     write_png(folder / "clusters.png", np.zeros((4, 4, 3), np.uint8))
-    for name, (_, success) in ({"base": (None, 0.0)} | ROWS).items():
+    for name, (_, success) in (dict.fromkeys(("base", "mitigated"), (None, 0.0)) | ROWS).items():
         cell = root / "out/cells/emoji-memorized" / name / "0"
         values = {"success_modified": success, "success_original": success / 2}
         entries = {key: metric(value, 0.1, "up", "wilson", count) for key, value in values.items()}
@@ -56,7 +56,8 @@ def test_what_comes_from_outside_is_escaped(built):
     assert "<b>bold" not in html and "<script>alert" not in html
     assert html.count("the &#34;&lt;b&gt;bold&lt;/b&gt;&#34; &amp; &lt;script&gt;") == 6
     assert "refused: as the" in html and "50 % [40, 60] of 128" in html and "at least 42 %" in html
-    assert all(f"Contact strip {name}" in html for name in ("base", *ROWS)) and "Clusters of emoji-memorized" in html
+    assert all(f"Contact strip {name}" in html for name in ("base", "mitigated", *ROWS))
+    assert "Clusters of emoji-memorized" in html
 
 
 def test_the_papers_rates_stand_beside_ours(built):
