@@ -143,7 +143,7 @@ def memorised(folder: Path) -> dict:
     """Seconds of detection and of one SISS step on latents, and the peak memory of this process."""
     model, prompts = text_to_image.load(folder), [PROMPT, "a drawing"]
     model.text_encoder.requires_grad_(False)
-    settings = SimpleNamespace(detectors=parameters()["detection"]["detectors"], generations=2, steps=2, guidance=7.5,
+    settings = SimpleNamespace(detectors=parameters()["detection"]["detectors"], generations=2, steps=3, guidance=7.5,
                                batch=2)  # fmt: skip
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
