@@ -7,6 +7,7 @@ rate of that other, so that the two differ in this part alone: fine-tuning is Er
 closed form has no learning rate. Rule: of the configurations that miss the target in at least 90 % of the given prompts
 the one with the most integrity on near things; if none does, the one that misses it most often. The winners stand in
 params.yaml (`overrides` of the task), the whole search in results/tuning-concept.csv; a test holds the two together.
+`make tune-concept ARGS='TASK ROW ...'` searches one task, and rows of it, alone: a row that was added, say.
 """
 
 import csv
@@ -14,6 +15,7 @@ import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from palinode import params, plan, stage
@@ -40,10 +42,10 @@ def grid(loaded: params.Params, task: str) -> tuple[float, ...]:
     return GRID["text" if loaded.concept_tasks[task].base in loaded.text_bases else "class"]
 
 
-def search(loaded: params.Params, task: str) -> list[dict]:
-    """Every row with every learning rate on a validation task; finished cells are not run again."""
+def search(loaded: params.Params, task: str, chosen: Sequence[str]) -> list[dict]:
+    """Those rows with every learning rate on a validation task; finished cells are not run again."""
     work = workplace(task)
-    searched = [row for row in loaded.concept.rows if row not in TWINS and loaded.rows[row].steps > 1]
+    searched = [row for row in chosen if row not in TWINS and loaded.rows[row].steps > 1]
     tried = {f"{row}-{i}": (row, lr) for row in searched for i, lr in enumerate(grid(loaded, task))}
     rows = {name: loaded.row(task, row).model_copy(update={"lr": lr}) for name, (row, lr) in tried.items()}
     family = loaded.concept.model_copy(update={"tasks": [task], "rows": list(rows)})
@@ -86,11 +88,12 @@ def once(made: Path, script: str, *arguments: str) -> None:
 
 
 def write(path: Path, columns: tuple[str, ...], lines: list[dict]) -> None:
-    """Searches of some tasks as CSV, six digits a number; other tasks keep the lines they have."""
-    searched = {line["task"] for line in lines}
+    """Searches of some rows as CSV by task, six digits a number; others keep the lines they have."""
+    searched = {(line["task"], line["row"]) for line in lines}
     if path.exists():
         with open(path, newline="") as handle:
-            lines = [line for line in csv.DictReader(handle) if line["task"] not in searched] + lines
+            lines = [line for line in csv.DictReader(handle) if (line["task"], line["row"]) not in searched] + lines
+    lines.sort(key=lambda line: line["task"])
     with atomic(path) as temporary, open(temporary, "w", newline="") as handle:
         writer = csv.DictWriter(handle, columns, lineterminator="\n")
         writer.writeheader()
@@ -112,12 +115,15 @@ def prepare() -> None:
     sys.path.insert(0, str(ROOT / "stages"))
 
 
-def main() -> None:
-    """Run the search and write results/tuning-concept.csv, where tasks that are not enabled keep what they have; the
-    winners are then copied to params.yaml by hand."""
+def main(*asked: str) -> None:
+    """Run the search and write results/tuning-concept.csv, where what is not searched keeps what it has; the winners
+    are then copied to params.yaml by hand. asked: a task and rows of it; without them what is enabled."""
     prepare()
     loaded = params.load()
-    write(OUT, COLUMNS, [line for task in loaded.concept.tasks for line in search(loaded, f"{task}-val")])
+    tasks, rows = asked[:1] or loaded.concept.tasks, asked[1:] or loaded.concept.rows
+    if unknown := ({f"{task}-val" for task in tasks} - loaded.concept_tasks.keys()) | (set(rows) - loaded.rows.keys()):
+        raise UserError(f"params.yaml defines no {', '.join(sorted(unknown))}")
+    write(OUT, COLUMNS, [line for task in tasks for line in search(loaded, f"{task}-val", rows)])
 
 
 if __name__ == "__main__":
