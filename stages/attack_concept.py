@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from palinode.contact import sheet, write_png
-from palinode.io import atomic, read_json, write_arrays, write_json, write_text
+from palinode.io import atomic, read_json, write_arrays, write_csv, write_json, write_text
 from palinode.settings import path, read
 from palinode.stage import cell, device, main
 
@@ -21,7 +21,6 @@ def run(task: str, row: str, seed: str, attack: str) -> None:
     from palinode.metrics.robustness import returned
     from palinode.models import absent
     from palinode.scratch import Scratch
-    from palinode.training import write_history
 
     folder = data / row if row in ("base", "oracle") else cell(task, row, seed) / "model"
     if reason := absent(folder):
@@ -47,7 +46,7 @@ def run(task: str, row: str, seed: str, attack: str) -> None:
             write_json(made / "metrics.json", entries)
             write_arrays(made / "replicates.npz", replicates)
             write_json(made / "budget.json", {"pictures": len(training.a)} | vars(settings.budget))
-            write_history(made / "training.csv", history)
+            write_csv(made / "training.csv", history)
             shown = drawn[:, :SHOWN]
             write_png(made / "contact.png", sheet(shown.reshape(-1, *shown.shape[2:]), shown.shape[1]))
 

@@ -1,9 +1,8 @@
 """Score prompts of a text-to-image base for memorisation: detect.py BASE."""
 
-import csv
 from pathlib import Path
 
-from palinode.io import atomic, write_json
+from palinode.io import atomic, write_csv, write_json
 from palinode.settings import path, read
 from palinode.stage import device, main
 
@@ -30,11 +29,10 @@ def run(base: str) -> None:
         with atomic(folder / "detect") as out:
             out.mkdir()
             write_json(out / "metrics.json", metrics)
-            with open(out / "scores.csv", "w", encoding="utf-8", newline="") as handle:
-                table = csv.writer(handle, lineterminator="\n")
-                table.writerow(["prompt", "kind", "detector", "score"])
-                for score, values in scores.items():
-                    table.writerows([*prompt, score, f"{v:.9g}"] for prompt, v in zip(asked, values, strict=True))
+            lines = [{"prompt": prompt.text, "kind": prompt.kind, "detector": score, "score": float(value)}
+                     for score, values in scores.items()
+                     for prompt, value in zip(asked, values, strict=True)]  # fmt: skip
+            write_csv(out / "scores.csv", lines, digits=9)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Take the memory out of the prompts that `detect` flags, at sampling time: mitigate.py BASE."""
 
-import csv
 from pathlib import Path
 
-from palinode.io import atomic, read_json, write_json
+from palinode.io import atomic, read_json, write_csv, write_json
 from palinode.settings import read
 from palinode.stage import device, main
 
@@ -35,12 +34,9 @@ def run(base: str) -> None:
     with atomic(folder / "mitigation") as out:
         out.mkdir()
         write_json(out / "metrics.json", found)
-        with open(out / "prompts.csv", "w", encoding="utf-8", newline="") as handle:
-            table = csv.writer(handle, lineterminator="\n")
-            table.writerow(["prompt", "kind", "before", "after", "words"])
-            for it in done:
-                words = " ".join(f"{word}:{value:.3f}" for word, value in it.words)
-                table.writerow([*it.prompt, f"{it.before:.6g}", f"{it.after:.6g}", words])
+        lines = [{"prompt": it.prompt.text, "kind": it.prompt.kind, "before": it.before, "after": it.after,
+                  "words": " ".join(f"{word}:{value:.3f}" for word, value in it.words)} for it in done]  # fmt: skip
+        write_csv(out / "prompts.csv", lines, ("prompt", "kind", "before", "after", "words"))
         pictures = [it.pictures for it in done if KINDS[it.prompt.kind] is not False]
         if pictures:
             images = np.concatenate(pictures).reshape(-1, *pictures[0].shape[2:])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from palinode.io import read_array, write_json
+from palinode.io import read_array, write_csv, write_json
 from palinode.settings import path, read
 from palinode.stage import cell, device, main
 
@@ -10,7 +10,7 @@ from palinode.stage import cell, device, main
 def run(task: str, row: str, seed: str) -> None:
     from palinode import methods, models
     from palinode.scratch import Scratch
-    from palinode.training import Batches, train, write_history
+    from palinode.training import Batches, train
 
     name, out, data, base = (
         f"unlearn-{task}-{row}",
@@ -28,7 +28,7 @@ def run(task: str, row: str, seed: str) -> None:
         batches = Batches(retain, forget, len(model.schedule), training.batch, training.accumulate, where, key)
         history = train(model, method, batches, training, scratch, f"{row}@{task} seed {seed}")
         models.save(model, out / "model")
-        write_history(out / "training.csv", history)
+        write_csv(out / "training.csv", history)
         write_json(out / "cost.json", model.passes | {"steps": training.steps})
 
 

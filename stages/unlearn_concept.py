@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from palinode.io import read_json, write_json, write_text
+from palinode.io import read_json, write_csv, write_json, write_text
 from palinode.settings import path, read
 from palinode.stage import cell, device, main
 
@@ -14,13 +14,13 @@ def run(task: str, row: str, seed: str) -> None:
 
     from palinode import concept, conditional, methods, models, seeds
     from palinode.scratch import Scratch
-    from palinode.training import train, write_history
+    from palinode.training import train
 
     training, method = settings.training, methods.load(settings.method, settings.options, f"rows.{row}.options: ")
     if settings.kind == "class" and (method.closed_form or settings.trainable.startswith("cross-attention")):
         reason = f"{row} edits how prompts are read, and a class-conditional base reads none"
         write_text(out / "model/absent.txt", f"{reason}\n")
-        write_history(out / "training.csv", [{"step": 0}])
+        write_csv(out / "training.csv", [{"step": 0}])
         write_json(out / "cost.json", {"forward": 0, "backward": 0, "steps": 0})
         return
     with Scratch(f"{name}-{seed}", [path(name), data / "base", data / "training", important]) as scratch:
@@ -41,7 +41,7 @@ def run(task: str, row: str, seed: str) -> None:
             )
             history = train(model, method, batches, training, scratch, f"{row}@{task} seed {seed}")
         conditional.save(model, out / "model")
-        write_history(out / "training.csv", history)
+        write_csv(out / "training.csv", history)
         write_json(out / "cost.json", model.passes | {"steps": steps})
 
 

@@ -42,3 +42,11 @@ def test_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         io.write_json(tmp_path / "a.json", {"x": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_has_every_column_and_six_digits(tmp_path):
+    lines = [{"step": 1000000, "loss": 1 / 3}, {"step": 2, "name": "a, b"}]
+    io.write_csv(tmp_path / "a.csv", lines)
+    assert (tmp_path / "a.csv").read_text() == 'step,loss,name\n1000000,0.333333,\n2,,"a, b"\n'
+    io.write_csv(tmp_path / "a.csv", [], ("x", "y"))
+    assert (tmp_path / "a.csv").read_text() == "x,y\n"

@@ -63,6 +63,7 @@ def test_a_number_written_as_a_string_is_that_number(change):
         ("text_bases/emoji/denoiser/precision", "bf16", r"text_bases\.emoji\.denoiser: precision is not used"),
         ("seeds", [], "seeds: the list is empty"),
         ("seeds", [1, 2, 1], "seeds: repeated: 1"),
+        ("data/rows", [], r"data\.rows: the list is empty"),
         ("data/rows", ["naive", "naive"], r"data\.rows: repeated: naive"),
         ("data/tasks", ["tshirts"], r"data\.tasks: 'tshirts' is not defined under `tasks`"),
         ("data/rows", ["sis-05"], r"data\.rows: 'sis-05' is not defined under `rows`"),

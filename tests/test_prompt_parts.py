@@ -13,7 +13,8 @@ from palinode import judge, params, plan, text_to_image
 from palinode.data.scenes import World
 from palinode.errors import UserError
 from palinode.io import read_json
-from palinode.memorization import ground, mitigation, prompt_metrics, quality
+from palinode.memorization import ground, mitigation, prompt_looks, prompt_metrics, quality
+from palinode.memorization.prompts import Prompt
 from palinode.scene_judge import SceneJudge
 
 
@@ -68,6 +69,7 @@ def test_realism_tells_noise_from_pictures(world):
     ({"prompt_tasks": {"few": TASK | {"overrides": {"nemo": {}}}}}, "prompt_tasks.few.overrides: 'nemo'"),
     ({"prompt_tasks": {"few": TASK | {"unlearn": {"steps": 5}}}}, "unlearn.steps"),
     ({"prompt_tasks": {"few": TASK | {"split": {"share": [0.9, 0.25]}}}}, "split.share: the ends must ascend"),
+    ({"prompt_tasks": {"few": TASK | {"choose": {"threshold": 0}}}}, "choose.threshold"),
     ({"text_bases": {"mini": {"source": "a folder"}}}, "detection.prompts: what 'mini' was shown is unknown"),
     ({"detection": {"bases": []}}, "prompts.tasks: 'few' needs 'mini' in the list `detection.bases`"),
 ])  # fmt: skip
@@ -90,6 +92,24 @@ def test_a_list_tells_repeated_pictures_and_words(world):
     words = known.words(model.tokenizer)
     assert "cat" in words and "a" not in words
     assert {len(it) for it in model.tokenizer(words).input_ids} == {3}, "one token each"
+
+
+def test_a_list_of_flagged_prompts_alone_is_refused():
+    asked = [Prompt("a cat", "unlabelled"), Prompt("a dog", "unlabelled")]
+    assert ground.Listed().beside(asked, [0], ["a cat"], 4) == ground.Beside(["a dog"], [], ["a cat"])
+    with pytest.raises(UserError, match="all 2 prompts are flagged: list some of the kind `ordinary` as well"):
+        ground.Listed().beside(asked, [0, 1], ["a cat"], 4)
+
+
+def test_looks_in_small_chunks_see_the_same(world):
+    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, 1)
+    sample = SimpleNamespace(count=5, steps=2, guidance=3.0, chunk=64)
+    settings = SimpleNamespace(root_seed=1, task="few", sample=sample)
+    once = prompt_looks.Artist(model, settings).look(["", "a cat"])
+    sample.chunk = 2
+    found = prompt_looks.Artist(model, settings).look(["", "a cat"])
+    assert found.norms == pytest.approx(once.norms, rel=1e-4)
+    assert np.abs(found.pictures.astype(int) - once.pictures).max() <= 1
 
 
 def test_the_prompts_that_are_tuned_on_are_not_reported():

@@ -1,7 +1,11 @@
 """The report of a concept task: what is shown of a row that did not erase, the strips by stratum, claims that apply."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 from test_report_build import make_run, metric
 
 from palinode import io
@@ -51,6 +55,15 @@ def built(tmp_path_factory):
     settings["families"]["mnist-zero"] = "concept"
     settings["tasks"]["mnist-zero"] = write(root)
     return root, collect.collect(settings, root)[1], build.build(settings, root)
+
+
+def test_a_report_without_data_tasks_shows_the_target_s_prompts(tmp_path):
+    shutil.copytree(Path(__file__).parent.parent / "reference", tmp_path / "reference")
+    rows = write(tmp_path)
+    build.build({"families": {"mnist-zero": "concept"}, "tasks": {"mnist-zero": rows}, "seeds": [0]}, tmp_path)
+    image = Image.open(tmp_path / "results/figure.png")
+    assert image.width / image.height == pytest.approx(16 / (len(rows) + 2), rel=0.3), "a column a prompt, a line a row"
+    assert len((tmp_path / "results/plots/pareto.csv").read_text().splitlines()) == 1
 
 
 def test_what_a_row_keeps_is_not_shown_unless_it_erased(built):

@@ -6,9 +6,10 @@ import torch
 from conftest import SCHEDULER, UNET, training
 
 from palinode import methods, models
+from palinode import training as loop
 from palinode.errors import UserError
 from palinode.scratch import Scratch
-from palinode.training import Batches, train
+from palinode.training import Batches, Gradients, train
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
 
@@ -120,3 +121,12 @@ def test_bf16_runs_and_stays_near_fp32(scratch):
 def test_two_processes_on_one_piece_of_work_are_refused(scratch):
     with scratch(), pytest.raises(UserError, match="another process is already working on test"), scratch():
         pass
+
+
+@pytest.mark.parametrize(("method", "buffers"), [("siss", {"x", "a"}), ("erasediff_siss", {"x", "a", "update"})])
+def test_an_update_made_in_place_takes_no_buffer_of_its_own(scratch, monkeypatch, method, buffers):
+    made = []
+    monkeypatch.setattr(loop, "Gradients", lambda parameters: made.append(Gradients(parameters)) or made[0])
+    with scratch() as folder:
+        run(training(steps=1), folder, method)
+    assert made[0].flat.keys() == buffers

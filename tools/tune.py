@@ -8,7 +8,6 @@ image to forget; if none keeps it, the one with the largest Inception Score. The
 search in results/tuning.csv; a test holds the two together.
 """
 
-import csv
 import subprocess
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 from palinode import judge, methods, models, params, sampling, stage
 from palinode.data.splits import prepare
 from palinode.errors import UserError
-from palinode.io import atomic, read_array, read_json, write_json
+from palinode.io import atomic, read_array, read_json, write_csv, write_json
 from palinode.metrics import forgetting, likelihood, quality
 from palinode.metrics.features import JudgeBackbone
 from palinode.scratch import Scratch
@@ -107,10 +106,7 @@ def main() -> None:
         winner = choose(trials, base)
         lines += [trial | {"chosen": int(trial is winner)} for trial in trials]
         print(f"{row}: lr {winner['lr']:g}", flush=True)
-    with atomic(OUT) as temporary, open(temporary, "w", newline="") as handle:
-        writer = csv.DictWriter(handle, COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in lines)
+    write_csv(OUT, lines, COLUMNS)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from palinode import params, plan, stage
 from palinode.errors import UserError
-from palinode.io import atomic, read_json
+from palinode.io import read_json, write_csv
 
 GRID = {  # by kind of base
     "class": (5e-5, 1e-4, 3e-4, 1e-3, 1e-5, 2e-5),  # the last two were added for all rows: most winners were the first
@@ -94,10 +94,7 @@ def write(path: Path, columns: tuple[str, ...], lines: list[dict]) -> None:
         with open(path, newline="") as handle:
             lines = [line for line in csv.DictReader(handle) if (line["task"], line["row"]) not in searched] + lines
     lines.sort(key=lambda line: line["task"])
-    with atomic(path) as temporary, open(temporary, "w", newline="") as handle:
-        writer = csv.DictWriter(handle, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in lines)
+    write_csv(path, lines, columns)
 
 
 def choose(trials: list[dict]) -> dict:

@@ -1,28 +1,31 @@
-"""Combining retain and forget gradients. Every gradient is one flat vector over all trained parameters."""
+"""Combining retain and forget gradients. Every gradient is one flat vector over all trained parameters.
+
+A name that ends in `_` overwrites its first argument, as in torch: on large networks every copy counts.
+"""
 
 import torch
 from torch import Tensor
 
 
-def hold_ratio(g_x: Tensor, g_a: Tensor, ratio: float) -> tuple[Tensor, float]:
+def hold_ratio_(g_x: Tensor, g_a: Tensor, ratio: float) -> tuple[Tensor, float]:
     """g_x - s g_a with s chosen so that ||s g_a|| = ratio * ||g_x|| (SISS paper, section on the superfactor, App. A.3).
 
     Returns the update direction (ascent on the forget term) and s. A forget gradient that underflowed to zero, or whose
     factor is not finite, contributes nothing and gives s = 0: this is what lambda = 0 does at small t.
     """
-    return _scaled_difference(g_x, g_a, ratio * g_x.norm())
+    return _subtract_scaled_(g_x, g_a, ratio * g_x.norm())
 
 
-def hold_norm(g_x: Tensor, g_a: Tensor, norm: float) -> tuple[Tensor, float]:
+def hold_norm_(g_x: Tensor, g_a: Tensor, norm: float) -> tuple[Tensor, float]:
     """g_x - s g_a with s chosen so that ||s g_a|| = norm: the official SISS code's `scaling_norm`."""
-    return _scaled_difference(g_x, g_a, torch.tensor(float(norm)))
+    return _subtract_scaled_(g_x, g_a, torch.tensor(float(norm)))
 
 
-def _scaled_difference(g_x: Tensor, g_a: Tensor, target: Tensor) -> tuple[Tensor, float]:
+def _subtract_scaled_(g_x: Tensor, g_a: Tensor, target: Tensor) -> tuple[Tensor, float]:
     factor = float(target / g_a.norm())
     if not torch.isfinite(torch.tensor(factor)):
         return g_x, 0.0
-    return g_x - factor * g_a, factor
+    return g_x.sub_(g_a, alpha=factor), factor
 
 
 def constrained(g_r: Tensor, g_f: Tensor, eta: float) -> tuple[Tensor, float]:

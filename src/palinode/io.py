@@ -1,13 +1,14 @@
 """Files that appear only when complete: written to a temporary name, synced, then renamed."""
 
 import contextlib
+import csv
 import errno
 import io
 import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,6 +67,18 @@ def read_json(path: Path) -> dict:
         raise UserError(f"missing file: {path}") from None
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from None
+
+
+def write_csv(path: Path, lines: list[dict], columns: Sequence[str] = (), digits: int = 6) -> None:
+    """Write a table atomically, one dictionary a line: floats to `digits` digits, what a line lacks is empty.
+
+    columns: where not given, all keys in the order in which they first occur.
+    """
+    columns = columns or list(dict.fromkeys(key for line in lines for key in line))
+    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.{digits}g}" if isinstance(v, float) else v for k, v in it.items()} for it in lines)
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from palinode import methods, models, seeds
 from palinode.contact import sheet, write_png
-from palinode.io import write_array
+from palinode.io import write_array, write_csv
 from palinode.scratch import Scratch
-from palinode.training import Batches, train, write_history
+from palinode.training import Batches, train
 
 
 def pretrain(images: np.ndarray, settings, scratch: Scratch, folder: Path, device, label: str) -> None:
@@ -89,6 +89,6 @@ class Outcome:
     def write_progress(self, folder: Path) -> None:
         """<phase>.csv with the losses, and epochs.png: a row of pictures for every twentieth of the training."""
         for phase, history in self.history.items():
-            write_history(folder / f"{phase}.csv", history)
+            write_csv(folder / f"{phase}.csv", history)
         rows, columns, *shape = self.drawn.shape
         write_png(folder / "epochs.png", sheet(self.drawn.reshape(rows * columns, *shape), columns))

@@ -1,11 +1,9 @@
 """The one training loop: pretraining, retraining and every unlearning method go through it."""
 
-import csv
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +11,6 @@ from torch import Tensor
 
 from palinode import seeds
 from palinode.errors import UserError
-from palinode.io import atomic
 from palinode.methods import Method
 from palinode.models import Diffuser, to_model
 from palinode.scratch import Scratch
@@ -97,6 +94,12 @@ class Gradients:
         for flat in self.flat.values():
             flat.zero_()
 
+    def descend(self, update: Tensor, scale: float) -> None:
+        """Let the optimiser see scale * update; an update that is one of the buffers is scaled where it is."""
+        name = next((name for name, flat in self.flat.items() if flat is update), "update")
+        self.target(name)
+        torch.mul(update, scale, out=self.flat[name])
+
     def backward(self, losses: dict[str, Tensor], scale: float) -> None:
         """Add the gradient of each loss to its buffer. A loss without a graph (an empty term) adds nothing."""
         for position, (name, loss) in enumerate(losses.items()):
@@ -171,15 +174,15 @@ def train(
             gradients.backward(losses, 1 / settings.accumulate)
             for name, loss in losses.items():
                 values[f"loss_{name}"] = values.get(f"loss_{name}", 0.0) + loss.item() / settings.accumulate
+        values |= {f"norm_{name}": float(gradients.flat[name].norm()) for name in losses}
         update, logged = method.combine({name: gradients.flat[name] for name in losses})
-        values |= {f"norm_{name}": float(gradients.flat[name].norm()) for name in losses} | logged
+        values |= logged
         if update is not None:
             norm = float(update.norm())
             if not math.isfinite(norm):
                 reason = f"the gradient is not finite at step {step} ({values}); lower the learning rate"
                 raise UserError(f"{label}: {reason}")
-            gradients.target("update")
-            torch.mul(update, min(1.0, settings.clip / (norm + 1e-6)), out=gradients.flat["update"])
+            gradients.descend(update, min(1.0, settings.clip / (norm + 1e-6)))
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * _lr_factor(step, settings)
             optimizer.step()
@@ -224,12 +227,3 @@ def _averaged(model: Diffuser, parameters: list[Tensor], ema: EMA | None) -> Ite
 def _restore(targets: list[Tensor], values: list[Tensor]) -> None:
     for target, value in zip(targets, values, strict=True):
         target.copy_(value)
-
-
-def write_history(path: Path, history: list[dict]) -> None:
-    """What `train` returns as a CSV file, six digits a number; what a step did not log is empty."""
-    columns = list(dict.fromkeys(name for line in history for name in line))
-    with atomic(path) as temporary, open(temporary, "w", newline="") as handle:
-        writer = csv.DictWriter(handle, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" for k, v in line.items()} for line in history)

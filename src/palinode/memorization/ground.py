@@ -10,6 +10,7 @@ from palinode import judge as judge_files
 from palinode.data import captions
 from palinode.data.captions import STYLES
 from palinode.data.scenes import World
+from palinode.errors import UserError
 from palinode.memorization import split
 from palinode.memorization.prompts import KINDS, Prompt
 from palinode.memorization.quality import ClipIQA, realism
@@ -105,9 +106,12 @@ class Listed:
         return split.far(images, reference[None])[:, 0] < REPEATED
 
     def beside(self, asked: list[Prompt], flagged: list[int], chosen: list[str], count: int) -> Beside:
-        """Ordinary are prompts of that kind, or what is not flagged; others are the task's own prompts."""
+        """Ordinary are prompts of that kind, or what is not flagged; others are the task's own prompts. UserError when
+        there is none."""
         named = [prompt.text for prompt in asked if prompt.kind == "ordinary"]
         texts = named or [prompt.text for i, prompt in enumerate(asked) if i not in set(flagged)]
+        if not texts:
+            raise UserError(f"all {len(asked)} prompts are flagged: list some of the kind `ordinary` as well")
         ordinary = evenly(texts, count)
         return Beside(ordinary, [text for text in texts if text not in ordinary], chosen)
 

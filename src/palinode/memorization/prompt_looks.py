@@ -37,7 +37,7 @@ class Artist:
         """One picture a prompt, uint8 [N, H, W, C]; picture i of one use comes from the same noise in every model."""
         sample, key = self.settings.sample, (self.settings.root_seed, f"{self.settings.task} {use}")
         place = self.folder and self.folder / f"{seeds.derive(use, *prompts):016x}"
-        return draw(self.model, prompts, key, sample.guidance, sample.steps, place)
+        return draw(self.model, prompts, key, sample.guidance, sample.steps, place, sample.chunk)
 
     def look(self, texts: list[str]) -> Look:
         """At the versions of a prompt, [modified, original]: the same noises for both."""
@@ -52,14 +52,16 @@ class Artist:
     def trace(self, text: str) -> torch.Tensor:
         """States of sampling under a prompt, float32 [count, steps, C, h, w]."""
         sample, key = self.settings.sample, (self.settings.root_seed, f"{self.settings.task} trace {text}")
-        return trace(self.model, [text] * sample.count, key, sample.guidance, sample.steps)[1]
+        return trace(self.model, [text] * sample.count, key, sample.guidance, sample.steps, sample.chunk)[1]
 
     @torch.no_grad()
     def _norms(self, text: str, use: str) -> np.ndarray:
         model, sample = self.model, self.settings.sample
         started = noise(model, (self.settings.root_seed, f"{self.settings.task} {use}"), 0, sample.count)
-        given = model.condition([text]).expand(sample.count, -1, -1)
-        times, empty = timesteps(model.config, sample.steps), model.condition([model.nothing])
-        probe = Probe(model, given, empty, started, times, sample.guidance, sample.count)
-        nothing, predicted = probe.pair(started, times[0])
-        return (predicted - nothing).flatten(1).norm(dim=1).cpu().numpy()
+        given, empty = model.condition([text]), model.condition([model.nothing])
+        times, norms = timesteps(model.config, sample.steps), []
+        for some in started.split(sample.chunk):
+            told = given.expand(len(some), -1, -1)
+            nothing, predicted = Probe(model, told, empty, some, times, sample.guidance, len(some)).pair(some, times[0])
+            norms.append((predicted - nothing).flatten(1).norm(dim=1))
+        return torch.cat(norms).cpu().numpy()

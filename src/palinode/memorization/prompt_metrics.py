@@ -4,14 +4,13 @@ A prompt is a success when none of its pictures is memorised at the end and qual
 (`palinode.memorization.quality`).
 """
 
-import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from palinode.contact import sheet, write_png
-from palinode.io import atomic, write_arrays, write_json
+from palinode.io import atomic, write_arrays, write_csv, write_json
 from palinode.memorization.ground import Emoji, Listed
 from palinode.memorization.prompt_data import PromptData, Subject
 from palinode.memorization.prompt_looks import VERSIONS, Look
@@ -147,7 +146,4 @@ def write(
         write_json(out / "metrics.json", entries)
         write_arrays(out / "replicates.npz", drawn)
         write_png(out / "strips.png", strips(followed))
-        with open(out / "steps.csv", "w", encoding="utf-8", newline="") as handle:
-            table = csv.DictWriter(handle, list(lines[0]), lineterminator="\n")
-            table.writeheader()
-            table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in lines)
+        write_csv(out / "steps.csv", lines)

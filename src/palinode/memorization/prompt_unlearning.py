@@ -1,6 +1,7 @@
 """Unlearning of memorised prompts: methods of the families data and concept, unchanged, on a model told one prompt."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from palinode.memorization.prompt_metrics import Followed
 from palinode.scratch import Scratch
 from palinode.text_to_image import TextToImage
 from palinode.training import train
+
+WEIGHTS = "weights.safetensors"
 
 
 class Told:
@@ -97,14 +100,18 @@ def unlearn(
 
 
 def forget(
-    model: TextToImage, subject: Subject, settings, key: tuple, beside: Beside, scratch: Scratch, label: str
+    model: TextToImage, subject: Subject, settings, key: tuple, beside: Beside, scratch: Scratch, label: str,
+    goes_on: bool = False,
 ) -> Followed:
-    """`unlearn`, and follow what the model draws on the way. settings: root_seed and task besides."""
+    """`unlearn`, and follow what the model draws on the way. settings: root_seed and task besides; goes_on: leave the
+    weights in `scratch`, where `forget_in_turn` finds them."""  # fmt: skip
     artist, steps = Artist(model, settings), settings.training.steps
     model.passes.update(dict.fromkeys(model.passes, 0))
     watch = Watch(artist, subject, scratch.folder)
     history = unlearn(model, subject, settings, key, beside, scratch, label, watch)
     passes = dict(model.passes)
+    if goes_on:
+        scratch.once(WEIGHTS, partial(save_file, model.net.state_dict()))
     if methods.find(settings.method).closed_form:  # one edit, looked at once
         steps = settings.sample.every
         watch(steps)
@@ -114,14 +121,17 @@ def forget(
 def forget_in_turn(
     model: TextToImage, data: PromptData, settings, keys: list[tuple], scratches: list[Scratch], label: str
 ) -> list[Followed]:
-    """The same model forgets one prompt after the other, by `unlearn`; what it draws when all are forgotten."""
+    """The same model forgets one prompt after the other, by `unlearn`; what it draws when all are forgotten.
+
+    scratches: one a prompt; weights that are there already are taken from it.
+    """
     for i, (subject, key, scratch) in enumerate(zip(data.subjects, keys, scratches, strict=True)):
 
         def make(weights: Path, i=i, subject=subject, key=key, scratch=scratch) -> None:
             unlearn(model, subject, settings, key, data.beside, scratch, f"{label}, in turn {i + 1}")
             save_file(model.net.state_dict(), weights)
 
-        model.net.load_state_dict(load_file(scratch.once("weights.safetensors", make), device=str(model.device)))
+        model.net.load_state_dict(load_file(scratch.once(WEIGHTS, make), device=str(model.device)))
     artist = Artist(model, settings)
     aside = artist.aside(data.beside)
     return [Followed({0: artist.look(subject.prompt.versions)}, *aside) for subject in data.subjects]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from palinode.gradients import hold_norm, hold_ratio
+from palinode.gradients import hold_norm_, hold_ratio_
 from palinode.methods import Method
 
 
@@ -20,5 +20,5 @@ class Superfactor(Method):
 
     def combine(self, grads):
         g_x, g_a = grads["x"], grads["a"]
-        g, s = hold_ratio(g_x, g_a, self.ratio) if self.norm is None else hold_norm(g_x, g_a, self.norm)
+        g, s = hold_ratio_(g_x, g_a, self.ratio) if self.norm is None else hold_norm_(g_x, g_a, self.norm)
         return g, {"superfactor": s, "skipped": float(s == 0.0)}

@@ -1,5 +1,6 @@
 """`params.yaml`, typed in one place: every key, its type, its default and its meaning."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -89,7 +90,6 @@ class Params(Settings):
                 if not NAME.fullmatch(name):
                     raise ValueError(f"{kind}: the name {name!r} may only use a-z, 0-9 and '-'")
         for kind, known in (("rows", self.rows), ("tasks", self.tasks)):
-            _check_list(f"data.{kind}", getattr(self.data, kind))
             for name in getattr(self.data, kind):
                 if name not in known:
                     raise ValueError(f"data.{kind}: {name!r} is not defined under `{kind}`")
@@ -127,8 +127,11 @@ class Params(Settings):
         for name in taken:
             if taken.count(name) > 1:
                 raise ValueError(f"{name!r} names two of the tasks and bases: they would share a folder")
-        for kind in ("tasks", "rows"):
-            _check_list(f"prompts.{kind}", getattr(self.prompts, kind), filled=bool(self.prompts.tasks))
+        families = {"data": self.data, "concept": self.concept, "prompts": self.prompts}
+        if not (self.data.tasks or self.concept.tasks):
+            raise ValueError("data.tasks: the list is empty, and so is concept.tasks")
+        for (name, family), kind in itertools.product(families.items(), ("tasks", "rows")):
+            _check_list(f"{name}.{kind}", getattr(family, kind), filled=bool(family.tasks))
         _check_list("seeds", self.seeds)
         _check_list("detection.detectors", self.detection.detectors)
         return self

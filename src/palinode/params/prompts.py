@@ -14,7 +14,7 @@ class PromptChoice(Settings):
     skip: Annotated[Int, Field(ge=0)] = 0  # how many of them are left out
     among: Positive = 12  # how many after them are tried at most, so that two tasks can be kept apart
     count: Positive = 2  # how many prompts are wanted
-    threshold: Float | None = None  # of noise_norm_first; none: the one that `detect` chose where labels are known
+    threshold: Rate | None = None  # of noise_norm_first; none: what `detect` chose by labels
 
 class PromptSplit(Settings):
     """How pictures to forget and to keep are made of a prompt. Defaults: the SISS paper, where it says.
@@ -44,6 +44,7 @@ class PromptSample(Settings):
     every: Positive = 5  # steps between two looks
     ordinary: Positive = 48  # ordinary prompts that are drawn at the end
     real: Positive = 1024  # pictures that realism compares with
+    chunk: Positive = 64  # pictures at a time
 
 class PromptUnlearn(UnlearnDefaults):
     """The optimiser; defaults other than batch are the paper's. The steps replace those of the rows."""

@@ -25,7 +25,7 @@ def build(settings: dict, root: Path = Path(".")) -> str:
     for name, table in plots.training_csvs(tasks).items():
         io.write_text(folder / "plots" / "training" / name, table)
     with io.atomic(folder / "figure.png") as temporary:
-        temporary.write_bytes(next(iter(contacts.values())))
+        temporary.write_bytes(next(iter(contacts.values()), None) or plots.given(tasks[0]))
     io.write_text(root / "report" / "index.html", html)
     return summary(tasks, results)
 

@@ -209,6 +209,12 @@ def contact(task: Task) -> bytes:
     return strip(task, images.columns(task), images.hits)
 
 
+def given(task: Task) -> bytes:
+    """The same of a concept task under the prompts that unlearning was given; one prompt and noise per column."""
+    _, first, texts = images.strata(task)[0]
+    return strip(task, list(range(first, first + len(texts))))
+
+
 def strip(task: Task, chosen: list[int], marked: Callable[[Task, np.ndarray], np.ndarray] | None = None) -> bytes:
     """Samples `chosen` of base, every unlearning row and oracle, one line a row; those `marked` says are framed."""
     rows = images.paired_rows(task)
