@@ -12,8 +12,8 @@ import readme
 import yaml
 
 from palinode import io, methods, params
-from palinode.report import tables
-from palinode.report.collect import Row, Task
+from palinode.report import claims, tables
+from palinode.report.collect import Task
 from palinode.stage import main
 
 HEAD = """# Methods
@@ -34,19 +34,18 @@ def pages(root: Path = Path(".")) -> str:
         for task in readme.read_tasks(folder, yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8")))
     ]
     names = [module.name for module in pkgutil.iter_modules(methods.__path__) if not module.name.startswith("_")]
-    return "\n".join([HEAD, *(page(name, loaded, published) for name in sorted(names))])
+    return "\n".join([HEAD, *(page(name, loaded, published, root) for name in sorted(names))])
 
 
-def page(name: str, loaded: params.Params, published: list[Task]) -> str:
+def page(name: str, loaded: params.Params, published: list[Task], root: Path) -> str:
     """The section of one method."""
     cls = methods.find(name)
     options = [f"`{field.name}` {_default(field)}" for field in dataclasses.fields(cls) if field.init]
     rows = [row for row, settings in loaded.rows.items() if settings.method == name]
     lines = [f"## `{name}`", "", inspect.getmodule(cls).__doc__.strip(), "", _escape(inspect.getdoc(cls)), ""]
     lines += [f"Options: {', '.join(options)}." if options else "No options.", ""]
-    lines += [f"- {_settings(row, loaded)}" for row in rows] or ["No row uses it."]
-    lines += [f"  - {found}" for row in rows for found in _measured(row, published)]
-    return "\n".join(lines) + "\n"
+    lines += [*(f"- {_settings(row, loaded)}" for row in rows), ""] if rows else ["No row uses it.", ""]
+    return "\n".join([*lines, *_measured(rows, published, root)])
 
 
 def _default(field: dataclasses.Field) -> str:
@@ -54,32 +53,30 @@ def _default(field: dataclasses.Field) -> str:
 
 
 def _settings(row: str, loaded: params.Params) -> str:
-    settings = loaded.rows[row]
-    parts = [f"lr {settings.lr:g}", f"{settings.steps} steps"]
-    parts += [f"{key} {value}" for key, value in settings.options.items()]
-    parts += [f"trains {settings.trainable}"] if settings.trainable != "all" else []
+    settings, changes = loaded.rows[row], {}
+    own = {"lr": f"{settings.lr:g}", "steps": settings.steps, "trainable": settings.trainable} | settings.options
     for name, task in (loaded.tasks | loaded.concept_tasks | loaded.prompt_tasks).items():
-        if row in task.overrides:
+        if row in task.overrides and not name.endswith("-val"):  # a validation task is set as what it stands for
             changed = task.overrides[row].model_dump(exclude_none=True, exclude_defaults=True)
-            parts.append(f"in {name}: " + ", ".join(f"{key} {value}" for key, value in changed.items()))
-    return f"`{row}`: {'; '.join(parts)}"
+            changes.setdefault(_listed(changed | changed.pop("options", {})), []).append(f"`{name}`")
+    return "; ".join([f"`{row}`: {_listed(own)}", *(f"{what} in {', '.join(some)}" for what, some in changes.items())])
 
 
-def _measured(row: str, published: list[Task]) -> list[str]:
-    """One line a published task that has the row: its headline metrics and its cost."""
-    lines = []
+def _listed(settings: dict) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
+
+
+def _measured(rows: list[str], published: list[Task], root: Path) -> list[str]:
+    """A table for each published task that has one of the rows: headline metrics, and what a sample costs."""
+    mapping, found = claims.read_mapping(root / "reference"), []
     for task in published:
-        found: list[Row] = [one for one in task.rows if one.name == row]
-        shown = []
-        for column in (*tables.MAIN[task.family], tables.COST[-1]):
-            item = found[0].estimate(column.metric) if found else None
-            if item and item.value is not None:
-                unit = f" {column.unit}" if column.unit else ""
-                text = f"{column.label} {tables.show(item.value, column)} {tables.show_interval(item, column)}"
-                shown.append(text.strip() + unit)
-        if shown:
-            lines.append(f"`{row}` on `{task.name}`: {'; '.join(shown)}")
-    return lines
+        some = [row for row in task.rows if row.name in rows]
+        known = {name for row in some for name in task.metrics if row.estimate(name).value is not None}
+        columns = tuple(it for it in (*tables.MAIN[task.family], tables.COST[-1]) if it.metric in known)
+        if columns:
+            table = tables.build(task, columns, None, mapping, some)
+            found += [f"Measured on `{task.name}`:", "", tables.markdown(table)]
+    return found
 
 
 def _escape(text: str) -> str:
