@@ -75,7 +75,8 @@ def _measured(rows: list[str], published: list[Task], root: Path) -> list[str]:
         columns = tuple(it for it in (*tables.MAIN[task.family], tables.COST[-1]) if it.metric in known)
         if columns:
             table = tables.build(task, columns, None, mapping, some)
-            found += [f"Measured on `{task.name}`:", "", tables.markdown(table)]
+            seeds = ", ".join(map(str, task.seeds))
+            found += [f"Measured on `{task.name}`, seed {seeds}:", "", tables.markdown(table)]
     return found
 
 
