@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from palinode.errors import UserError
+from palinode.metrics.record import wilson
 from palinode.report import claims
 from palinode.report.collect import Cell, Row, Task, combine_replicates
 
@@ -127,6 +128,17 @@ def test_two_rows_for_one_paper_row_are_refused():
     task.rows.append(Row("other", [], {"paper": "m"}))
     with pytest.raises(UserError, match="rows mine and other both stand for paper row m"):
         verdict("m.nll > 0", task)
+
+
+def test_seeds_that_disagree_widen_a_rate():
+    def estimate(*shares):
+        metrics = [{"rate": {"value": share, "n": 48, "interval": "wilson", "direction": "up", "lo": 0, "hi": 1}}
+                   for share in shares]  # fmt: skip
+        return Row("row", [Cell(i, Path(), one) for i, one in enumerate(metrics)]).estimate("rate")
+
+    apart, alike = estimate(0.2, 0.5, 0.8), estimate(0.0, 0.0, 0.0)
+    assert (apart.lo, apart.hi) == (0.0, 1.0) and apart.value == pytest.approx(0.5), "t reaches past both ends"
+    assert (alike.value, alike.lo, alike.hi) == (0.0, *wilson(0.0, 48))
 
 
 def test_replicates_over_seeds_resample_seeds_alike():

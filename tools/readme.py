@@ -93,7 +93,8 @@ def result(folder: Path, root: Path) -> str:
     parts = [f"### Run `{folder.name}`",
              f"Commit `{commit}`, seeds {seeds}; {device}, {environment['threads']} threads, Python "
              f"{environment['python']}, {libraries}. Each cell: value [95 % interval] · *the paper's number*; "
-             "intervals over seeds (Student t) where there are several, else over samples."]  # fmt: skip
+             "intervals over seeds (Student t; for rates at least Wilson's for one seed's pictures, since all seeds "
+             "draw from the same noise) where there are several, else over samples."]  # fmt: skip
     for task in read_tasks(folder, chosen):
         both = tables.main_table(task, papers, mapping), tables.cost_table(task, papers, mapping)
         parts += [f"**Task `{task.name}`**", *(tables.markdown(table) for table in both if table.columns)]

@@ -19,7 +19,7 @@ import numpy as np
 
 from palinode import io, seeds
 from palinode.errors import UserError
-from palinode.metrics.record import wilson
+from palinode.metrics.record import t_interval, wilson
 
 REFERENCE_ROWS = {"data": ("real", "base", "oracle"),  # family -> the scale its rows are read on; always seed 0
                   "concept": ("base", "oracle", "other"), "prompts": ("base", "mitigated")}
@@ -87,7 +87,8 @@ class Row:
     def estimate(self, metric: str) -> Estimate:
         """One seed: its own interval. Several: mean with a 95 % t interval over seeds; absent if one seed is.
 
-        Rates are pooled instead, since seeds without a single hit would make an interval of no width.
+        For a rate it is widened to Wilson's for the pictures of one seed: all seeds draw from the same noise, so that
+        more seeds are not more pictures, and seeds that agree would make an interval of no width.
         """
         parts = [cell.estimate(metric) for cell in self.cells]
         if len(parts) == 1:
@@ -98,15 +99,12 @@ class Row:
         if len({part.value for part in parts}) == 1 and {part.interval for part in parts} == {"none"}:
             return parts[0]  # an exact count, the same for every seed
         replicates = combine_replicates([part.replicates for part in parts])
-        samples, values = sum(part.samples for part in parts), np.array([part.value for part in parts])
+        kind, samples = "t", sum(part.samples for part in parts)
+        mean, lo, hi = t_interval([part.value for part in parts])
         if {part.interval for part in parts} == {"wilson"}:
-            rate = sum(part.value * part.samples for part in parts) / samples
-            lo, hi = wilson(rate, samples)
-            return Estimate(rate, lo, hi, samples, "wilson", "", parts[0].direction, samples, replicates)
-        half = t_half_width(values)
-        mean = float(values.mean())
-        return Estimate(mean, mean - half, mean + half, len(values), "t", "", parts[0].direction,
-                        samples, replicates)
+            low, high = wilson(mean, min(part.samples for part in parts))
+            kind, lo, hi = "wilson-t", max(0.0, min(lo, low)), min(1.0, max(hi, high))
+        return Estimate(mean, lo, hi, len(parts), kind, "", parts[0].direction, samples, replicates)
 
 
 @dataclass(frozen=True)
@@ -125,13 +123,6 @@ class Task:
 
     def row(self, name: str) -> Row:
         return next(row for row in self.rows if row.name == name)
-
-
-def t_half_width(values: np.ndarray) -> float:
-    """Half the width of the 95 % Student t interval of the mean of `values` [S], S >= 2."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def combine_replicates(parts: list[np.ndarray | None]) -> np.ndarray | None:
@@ -208,7 +199,8 @@ def number(value: float | None) -> str:
 
 
 def tidy(tasks: list[Task]) -> list[dict[str, str]]:
-    """One record per (task, row, seed, metric), then one with seed `all`; `n` counts seeds if the interval is `t`."""
+    """One record per (task, row, seed, metric), then one with seed `all`; `n` counts seeds if the
+    interval is over seeds."""
     records = []
     for task in tasks:
         for row in task.rows:

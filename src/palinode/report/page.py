@@ -10,7 +10,8 @@ from palinode.report.claims import VERDICTS, Result, read_mapping, read_tables
 from palinode.report.collect import Task
 
 MARKS = {"holds": "✓", "fails": "✕", "undecided": "~", "untested": "–"}
-INTERVALS = {"bootstrap": "bootstrap over samples", "wilson": "Wilson for rates", "t": "Student t over seeds"}
+INTERVALS = {"bootstrap": "bootstrap over samples", "wilson": "Wilson for rates", "t": "Student t over seeds",
+             "wilson-t": "for rates at least Wilson's for the pictures of one seed"}
 SETTINGS = ("method", "paper", "lr", "steps", "options")  # columns of the settings table
 
 
@@ -96,8 +97,7 @@ def view(task: Task, papers: dict[str, dict], mapping: dict, contact: bytes | No
     """Everything the template shows of one task. contact: the strip of a data task."""
     unlearned = [row for row in task.rows if not row.reference]
     used = {cell.metrics[name]["interval"] for row in task.rows for cell in row.cells for name in cell.metrics}
-    if any(len(row.cells) > 1 for row in task.rows):
-        used.add("t")
+    used |= {row.estimate(name).interval for row in task.rows if len(row.cells) > 1 for name in task.metrics}
     curves, attacks = plots.curves(task), robustness.view(task, mapping)
     pictures = {"data": lambda: data_pictures(task, contact), "concept": lambda: concept_pictures(task),
                 "prompts": lambda: {"strips": prompts.strips(task), "sheets": []}}
