@@ -199,8 +199,7 @@ def number(value: float | None) -> str:
 
 
 def tidy(tasks: list[Task]) -> list[dict[str, str]]:
-    """One record per (task, row, seed, metric), then one with seed `all`; `n` counts seeds if the
-    interval is over seeds."""
+    """One record per (task, row, seed, metric), then one with seed `all`; `n` counts seeds if its interval does."""
     records = []
     for task in tasks:
         for row in task.rows:
