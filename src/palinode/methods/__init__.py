@@ -37,8 +37,7 @@ class Method:
         raise TypeError(f"{type(self).__name__} defines no losses")
 
     def combine(self, grads: dict[str, "Tensor"]) -> tuple["Tensor", dict[str, float]]:
-        """The descent direction from one flat gradient per loss (None: no step this time), and numbers to log. It may
-        be one of the gradients, overwritten."""
+        """(descent direction, which may overwrite one of the flat gradients, or None for no step; numbers to log)."""
         raise TypeError(f"{type(self).__name__} defines no combine")
 
     def after_step(self) -> None:

@@ -46,7 +46,7 @@ class Estimate:
     interval: str = "none"
     reason: str = ""
     direction: str = "none"
-    samples: int = 0  # over all seeds, while `n` counts seeds where the interval is over seeds
+    samples: int = 0  # of one seed, while `n` counts seeds where the interval is over seeds
     replicates: np.ndarray | None = None
 
 
@@ -99,10 +99,10 @@ class Row:
         if len({part.value for part in parts}) == 1 and {part.interval for part in parts} == {"none"}:
             return parts[0]  # an exact count, the same for every seed
         replicates = combine_replicates([part.replicates for part in parts])
-        kind, samples = "t", sum(part.samples for part in parts)
+        kind, samples = "t", min(part.samples for part in parts)
         mean, lo, hi = t_interval([part.value for part in parts])
         if {part.interval for part in parts} == {"wilson"}:
-            low, high = wilson(mean, min(part.samples for part in parts))
+            low, high = wilson(mean, samples)
             kind, lo, hi = "wilson-t", max(0.0, min(lo, low)), min(1.0, max(hi, high))
         return Estimate(mean, lo, hi, len(parts), kind, "", parts[0].direction, samples, replicates)
 
