@@ -162,7 +162,7 @@ def test_several_seeds_give_a_t_interval(tmp_path):
     found = row.estimate("nll_forget")
     assert found.interval == "t" and found.n == 3 and found.value == pytest.approx(values.mean())
     assert found.hi - found.value == pytest.approx(4.302653 * values.std(ddof=1) / 3**0.5, rel=1e-6)
-    assert found.replicates.shape == (R,) and found.samples == 3 * 8
+    assert found.replicates.shape == (R,) and found.samples == 8
     assert row.estimate("cost_per_sample").value == 5 and row.estimate("cost_per_sample").interval == "none"
 
 
