@@ -135,6 +135,19 @@ def test_a_method_that_needs_an_anchor_has_no_place_in_the_family_data(tmp_path)
         plan.write_all(params.Params.model_validate(made), ROOT, tmp_path)
 
 
+def test_strength_multiplies_learning_rates_of_concept_rows_alone(tmp_path):
+    made = parameters(["no-zero"], ["sa"])
+    plan.write_all(params.Params.model_validate(made), ROOT, tmp_path / "1")
+    made["concept"]["strength"] = 0.5
+    plan.write_all(params.Params.model_validate(made), ROOT, tmp_path / "2")
+    files = {path.relative_to(tmp_path / "1") for path in (tmp_path / "1").glob("**/*.json")}
+    changed = {file for file in files if read_json(tmp_path / "1" / file) != read_json(tmp_path / "2" / file)}
+    cell = Path("unlearn-concept-no-zero-sa.json")
+    assert changed == {cell, Path("report.json")}
+    once, half = (read_json(tmp_path / way / cell)["settings"]["training"] for way in "12")
+    assert half == once | {"lr": once["lr"] / 2}
+
+
 def test_a_model_of_another_family_is_refused(work):
     unconditional = models.create(
         PARAMETERS["tasks"]["tiny"]["model"] | {"sample_size": 16, "in_channels": 1, "out_channels": 1},

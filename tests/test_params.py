@@ -107,6 +107,7 @@ def test_learning_rates_are_the_winners_of_the_search():
 def test_learning_rates_of_concept_tasks_are_the_winners_of_their_search():
     trials, loaded = read("tuning-concept.csv"), params.load(ROOT / "params.yaml")
     winners = {(trial["task"], trial["row"]): float(trial["lr"]) for trial in trials if trial["chosen"] == "1"}
+    assert loaded.concept.strength == 1
     for task in loaded.concept.tasks:
         for row in (name for name in loaded.concept.rows if loaded.rows[name].steps > 1):
             searched = tune_concept.TWINS.get(row, row)

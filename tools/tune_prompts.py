@@ -5,10 +5,12 @@ enabled task (its name with `-val`) every row of its `overrides` forgets one pro
 by the pipeline's own stages, with one seed; pictures are drawn before the first and after the last step alone. Rule: of
 the configurations that leave no memorised picture under the original prompt the one with the most integrity on ordinary
 prompts; if none does, the one that leaves fewest. The winners stand in params.yaml (`overrides` of the task), the whole
-search in results/tuning-prompts.csv; a test holds the two together.
+search in results/tuning-prompts.csv; a test holds the two together. `make tune-prompts ARGS='TASK ROW ...'` searches one
+task, and rows of it, alone.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from tune_concept import ROOT, once, prepare, workplace, write
@@ -23,10 +25,10 @@ METRICS = ("memorised_original", "realism_original_judge", "integrity_ordinary_j
 COLUMNS = ("task", "row", "lr", *METRICS, "chosen")
 
 
-def search(loaded: params.Params, task: str) -> list[dict]:
-    """Every row with every learning rate on a validation task; finished cells are not run again."""
+def search(loaded: params.Params, task: str, searched: Sequence[str]) -> list[dict]:
+    """Those rows with every learning rate on a validation task; finished cells are not run again."""
     chosen = loaded.prompt_tasks[task]
-    tried = {f"{row}-{i}": (row, lr) for row in chosen.overrides for i, lr in enumerate(GRID)}
+    tried = {f"{row}-{i}": (row, lr) for row in searched for i, lr in enumerate(GRID)}
     rows = {name: loaded.row(task, row).model_copy(update={"lr": lr}) for name, (row, lr) in tried.items()}
     bare = chosen.model_copy(update={
         "overrides": {}, "choose": chosen.choose.model_copy(update={"count": 1}),
@@ -47,7 +49,7 @@ def search(loaded: params.Params, task: str) -> list[dict]:
         found = read_json(cell / "evaluation/metrics.json")
         trials.append({"task": task, "row": row, "lr": lr} | {metric: found[metric]["value"] for metric in METRICS})
         print(trials[-1], flush=True)
-    winners = [choose([one for one in trials if one["row"] == row]) for row in chosen.overrides]
+    winners = [choose([one for one in trials if one["row"] == row]) for row in searched]
     return [one | {"chosen": int(any(one is winner for winner in winners))} for one in trials]
 
 
@@ -59,11 +61,16 @@ def choose(trials: list[dict]) -> dict:
     return min(trials, key=lambda one: one["memorised_original"])
 
 
-def main() -> None:
-    """Run the search and write results/tuning-prompts.csv; the winners are then copied to params.yaml by hand."""
+def main(*asked: str) -> None:
+    """Run the search and write results/tuning-prompts.csv, where what is not searched keeps what it has; the winners
+    are then copied to params.yaml by hand. asked: a task and rows of it; without them what is enabled."""
     prepare()
     loaded = params.load()
-    write(OUT, COLUMNS, [line for task in loaded.prompts.tasks for line in search(loaded, f"{task}-val")])
+    tasks = [f"{task}-val" for task in asked[:1] or loaded.prompts.tasks]
+    if unknown := (set(tasks) - loaded.prompt_tasks.keys()) | (set(asked[1:]) - loaded.rows.keys()):
+        raise UserError(f"params.yaml defines no {', '.join(sorted(unknown))}")
+    lines = [line for task in tasks for line in search(loaded, task, asked[1:] or loaded.prompt_tasks[task].overrides)]
+    write(OUT, COLUMNS, lines)
 
 
 if __name__ == "__main__":

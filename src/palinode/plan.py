@@ -151,7 +151,8 @@ def _concept_stages(params: Params, name: str):
     yield f"evaluate-concept-{name}", "evaluate_concept", (), common | pair | measured
     for row_name in params.concept.rows:
         row = params.row(name, row_name)
-        training = Training(steps=row.steps, lr=row.lr, **dump["unlearn"]).model_dump(mode="json")
+        rate = row.lr * params.concept.strength
+        training = Training(steps=row.steps, lr=rate, **dump["unlearn"]).model_dump(mode="json")
         settings = {"method": row.method, "options": row.options, "trainable": row.trainable, "training": training}
         module = f"palinode.methods.{row.method}"
         yield f"unlearn-concept-{name}/{row_name}", "unlearn_concept", (module,), common | pair | settings

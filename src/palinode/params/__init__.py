@@ -33,6 +33,7 @@ class ConceptFamily(Settings):
 
     tasks: list[str] = []
     rows: list[str] = []
+    strength: Rate = 1.0  # the rows' learning rates are multiplied by it: the axis of a sweep
 
 class DataFamily(Settings):
     """Data unlearning: forget given images; no anchor exists."""
