@@ -10,7 +10,7 @@ STAMP := .venv/installed
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro test lint bench tune tune-concept tune-prompts readme clean distclean
+.PHONY: help install repro test lint bench tune tune-concept tune-prompts strengths readme clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## */  make \1 |/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -37,6 +37,9 @@ tune-concept: $(STAMP) ## repeat the search for the learning rates of concept un
 
 tune-prompts: $(STAMP) ## repeat the search for the learning rates of memorised prompts
 	$(RUN) python tools/tune_prompts.py $(ARGS)
+
+strengths: $(STAMP) ## compare concept rows at equal forgetting: ARGS='TASK REVISION ...', see tools/strengths.py
+	$(RUN) python tools/strengths.py $(ARGS)
 
 readme: $(STAMP) ## write the numbers of the published results into README.md
 	$(RUN) python tools/readme.py $(ARGS)

@@ -5,8 +5,8 @@ enabled task (its name with `-val`) every row of its `overrides` forgets one pro
 by the pipeline's own stages, with one seed; pictures are drawn before the first and after the last step alone. Rule: of
 the configurations that leave no memorised picture under the original prompt the one with the most integrity on ordinary
 prompts; if none does, the one that leaves fewest. The winners stand in params.yaml (`overrides` of the task), the whole
-search in results/tuning-prompts.csv; a test holds the two together. `make tune-prompts ARGS='TASK ROW ...'` searches one
-task, and rows of it, alone.
+search in results/tuning-prompts.csv; a test holds the two together. `make tune-prompts ARGS='TASK ROW ...'` searches
+one task, and rows of it, alone.
 """
 
 import os
