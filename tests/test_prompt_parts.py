@@ -70,6 +70,7 @@ def test_realism_tells_noise_from_pictures(world):
     ({"prompt_tasks": {"few": TASK | {"unlearn": {"steps": 5}}}}, "unlearn.steps"),
     ({"prompt_tasks": {"few": TASK | {"split": {"share": [0.9, 0.25]}}}}, "split.share: the ends must ascend"),
     ({"prompt_tasks": {"few": TASK | {"choose": {"threshold": 0}}}}, "choose.threshold"),
+    ({"prompt_tasks": {"few": TASK | {"sscd": "sscd.pt"}}}, "few.sscd is not used: the fixed pictures of 'mini' are"),
     ({"text_bases": {"mini": {"source": "a folder"}}}, "detection.prompts: what 'mini' was shown is unknown"),
     ({"detection": {"bases": []}}, "prompts.tasks: 'few' needs 'mini' in the list `detection.bases`"),
 ])  # fmt: skip
@@ -110,6 +111,15 @@ def test_looks_in_small_chunks_see_the_same(world):
     found = prompt_looks.Artist(model, settings).look(["", "a cat"])
     assert found.norms == pytest.approx(once.norms, rel=1e-4)
     assert np.abs(found.pictures.astype(int) - once.pictures).max() <= 1
+
+
+def test_under_the_empty_prompt_nothing_guides(world):
+    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, 1)
+    sample = SimpleNamespace(count=5, steps=2, guidance=3.0, chunk=64)
+    artist = prompt_looks.Artist(model, SimpleNamespace(root_seed=1, task="few", sample=sample))
+    guided, before = artist.draw(["", "a cat"], "it")[0], model.passes["forward"]
+    alone = artist.draw([""], "it")
+    assert np.abs(guided.astype(int) - alone[0]).max() <= 1 and model.passes["forward"] - before == sample.steps
 
 
 def test_the_prompts_that_are_tuned_on_are_not_reported():

@@ -168,7 +168,7 @@ def _prompt_stages(params: Params, name: str):
     """The same of one task of memorised prompts."""
     task = params.prompt_tasks[name]
     dump, common = task.model_dump(mode="json"), {"root_seed": params.root_seed, "task": name}
-    common["known"] = params.text_bases[task.base].known
+    common |= {"known": params.text_bases[task.base].known, "sscd": task.sscd}
     yield f"split-{name}", "split", (), common | {key: dump[key] for key in ("base", "choose", "split", "sample")}
     look = {key: dump[key] for key in ("sample", "bootstrap")}
     yield f"evaluate-prompts-{name}", "evaluate_prompts", (), common | look

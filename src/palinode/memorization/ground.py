@@ -14,6 +14,7 @@ from palinode.errors import UserError
 from palinode.memorization import split
 from palinode.memorization.prompts import KINDS, Prompt
 from palinode.memorization.quality import ClipIQA, realism
+from palinode.memorization.sscd import SSCD
 from palinode.metrics import features, integrity
 from palinode.scene_judge import SceneJudge
 from palinode.text_gate import COPY, copy_distance
@@ -39,6 +40,8 @@ def evenly(texts: list[str], count: int) -> list[str]:
 class Emoji:
     """Of a base trained on emoji: the fixed pictures that it memorised, its words, and a judge. settings: root_seed,
     task, sample."""
+
+    copied = "copies"  # what the metric is called
 
     def __init__(self, folder: Path, settings):
         self.world, self._judge = World.read(), judge_files.load(folder / "judge", SceneJudge)
@@ -79,9 +82,12 @@ class Emoji:
 
 class Listed:
     """Of any other base: the prompts of `detection.prompts`, and what it draws. A copy is a picture near the medoid of
-    what the base draws under the prompt, which must repeat itself for the prompt to count."""
+    what the base draws under the prompt, which must repeat itself for the prompt to count. sscd: path of the copy
+    descriptor; without it pixels are compared."""
 
-    def __init__(self):
+    def __init__(self, sscd: str | None = None):
+        self._sscd = SSCD(sscd) if sscd else None
+        self.copied, self._near = ("sscd_copies", "SSCD calls copies") if sscd else ("copies", f"are within {REPEATED}")
         self.quality, self.distance, self.reason = ClipIQA(), None, ""
         self.network = features.EfficientNetLite0.name
         networks, reasons = features.available(None)
@@ -99,10 +105,12 @@ class Listed:
     def match(self, images: np.ndarray, reference: np.ndarray) -> int | str:
         """Minus one, or why the prompt does not count: at least half of its pictures have to be near their medoid."""
         share = self.copies(images, -1, reference).mean()
-        return -1 if share >= 0.5 else f"its pictures do not repeat: {share:.0%} are within {REPEATED} of their medoid"
+        return -1 if share >= 0.5 else f"its pictures do not repeat: {share:.0%} {self._near} of their medoid"
 
     def copies(self, images: np.ndarray, picture: int, reference: np.ndarray) -> np.ndarray:
-        """Whether each image is near the reference, by pixel distance, bool [N]."""
+        """Whether each image copies the reference, bool [N]."""
+        if self._sscd:
+            return self._sscd.copies(images, reference)
         return split.far(images, reference[None])[:, 0] < REPEATED
 
     def beside(self, asked: list[Prompt], flagged: list[int], chosen: list[str], count: int) -> Beside:
@@ -116,11 +124,11 @@ class Listed:
         return Beside(ordinary, [text for text in texts if text not in ordinary], chosen)
 
     def own(self, images: np.ndarray, subjects: list) -> np.ndarray:
-        """Whether the picture under each prompt of the task is near its reference, bool."""
+        """Whether the picture under each prompt of the task copies its reference, bool."""
         hits = [self.copies(image[None], -1, it.reference) for image, it in zip(images, subjects, strict=True)]
         return np.concatenate(hits)
 
 
 def of(known: str, folder: Path, settings) -> Emoji | Listed:
-    """known: "emoji" or "list"; folder: that of the base's judge; settings: root_seed, task, sample."""
-    return Emoji(folder, settings) if known == "emoji" else Listed()
+    """known: "emoji" or "list"; folder: that of the base's judge; settings: root_seed, task, sample, sscd."""
+    return Emoji(folder, settings) if known == "emoji" else Listed(settings.sscd)

@@ -27,7 +27,7 @@ SHOWN = 24  # pictures of a cluster on the contact sheet
 class Forgotten:
     """A prompt that counts. told: what the model is told in training; picture: what `ground.match` says that it copies;
     edits: [[modified prompt, share of copies]]; memorised: share of the pictures by 2-means; agrees: share of them on
-    which pixel copies agree."""
+    which `ground.copies` agrees."""
 
     text: str
     kind: str
@@ -109,7 +109,7 @@ def try_prompt(
     agreeing = int((forget == copies(images)).sum())
     if agreeing < limits.agree * len(images):
         agreed = f"{agreeing / len(images):.0%} of its pictures, wanted are {limits.agree:.0%}"
-        return f"2-means and pixel copies agree on {agreed}"
+        return f"2-means and {ground.copied} agree on {agreed}"
     found = Forgotten(
         prompt.text, prompt.kind, score, modified, prompt.text if unprompted else modified, picture, tried,
         memorised=share(int(forget.sum()), len(images)), agrees=share(agreeing, len(images)),

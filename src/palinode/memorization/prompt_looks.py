@@ -37,7 +37,8 @@ class Artist:
         """One picture a prompt, uint8 [N, H, W, C]; picture i of one use comes from the same noise in every model."""
         sample, key = self.settings.sample, (self.settings.root_seed, f"{self.settings.task} {use}")
         place = self.folder and self.folder / f"{seeds.derive(use, *prompts):016x}"
-        return draw(self.model, prompts, key, sample.guidance, sample.steps, place, sample.chunk)
+        scale = 1.0 if {*prompts} == {self.model.nothing} else sample.guidance  # from nothing it leads to nothing else
+        return draw(self.model, prompts, key, scale, sample.steps, place, sample.chunk)
 
     def look(self, texts: list[str]) -> Look:
         """At the versions of a prompt, [modified, original]: the same noises for both."""

@@ -91,8 +91,8 @@ def _at_the_end(seen: list[dict[tuple[str, int], dict]], ground: Emoji | Listed,
     for version in VERSIONS:
         end = [it[version, max(step for name, step in it if name == version)] for it in seen]
         values = {name: np.concatenate([it[name] for it in end]) for name in end[0]}
-        for name in ("memorised", "copies"):
-            found[f"{name}_{version}"] = record.from_rate(values[name], replicates, direction="down")
+        for name, shown in (("memorised", "memorised"), ("copies", ground.copied)):
+            found[f"{shown}_{version}"] = record.from_rate(values[name], replicates, direction="down")
         norms = record.from_samples(values["norm"], replicates, unit="norm", direction="down")
         found[f"noise_norm_{version}"] = norms
         name = ground.quality.metric.format(version)
@@ -109,15 +109,15 @@ def _aside(
     data: PromptData, followed: list[Followed], forgotten: list[list[Subject]], ground: Emoji | Listed, replicates: int
 ) -> dict[str, Metric]:
     """integrity_ordinary_<network>: of ordinary prompts, against the base's pictures from the same noise;
-    copies_others: share of pictures under the others' captions that copy their own picture. forgotten: what each model
-    was to forget."""
+    copies_others, or as `ground` calls copies: share of pictures under the others' captions that copy their own
+    picture. forgotten: what each model was to forget."""
     others, hits = np.array(data.beside.others), []
     for it, gone in zip(followed, forgotten, strict=True):
         own = ground.own(it.others, data.subjects)
         hits.append(own[~np.isin(others, [one.prompt.text for one in gone])])
     hits = np.concatenate(hits)
     rate = record.from_rate(hits, replicates, direction="none", stream=("others",)) if len(hits) else None
-    found = {"copies_others": rate or record.absent("the task has no other memorised prompt")}
+    found = {f"{ground.copied}_others": rate or record.absent("the task has no other memorised prompt")}
     name, (first, second) = f"integrity_ordinary_{ground.network}", data.ordinary
     if ground.reason:
         return found | {name: record.absent(ground.reason, direction="up")}

@@ -115,6 +115,8 @@ class Params(Settings):
         for name, task in self.prompt_tasks.items():
             if task.base not in self.text_bases:
                 raise ValueError(f"prompt_tasks.{name}.base: {task.base!r} is not defined under `text_bases`")
+            if task.sscd and self.text_bases[task.base].known == "emoji":
+                raise ValueError(f"prompt_tasks.{name}.sscd is not used: the fixed pictures of {task.base!r} are known")
             if name in self.prompts.tasks and task.base not in self.detection.bases:
                 raise ValueError(f"prompts.tasks: {name!r} needs {task.base!r} in the list `detection.bases`")
         for name in self.detection.bases:

@@ -25,7 +25,7 @@ class PromptSplit(Settings):
 
     rule: Literal["edit", "unprompted"] = "edit"
     images: Annotated[Int, Field(ge=2)] = 128
-    agree: Share = 0.9  # of labels by 2-means, the least share that pixel copies agree with
+    agree: Share = 0.9  # of labels by 2-means, the least share that copies agree with
     share: tuple[Share, Share] = (0.25, 0.9)  # of memorised ones among them, for a prompt to count
     edits: Positive = 20  # modified prompts tried at most
     trial: Positive = 8  # pictures each
@@ -63,6 +63,7 @@ class PromptTask(Settings):
     sample: PromptSample = PromptSample()
     unlearn: PromptUnlearn = PromptUnlearn()
     bootstrap: Positive = 200
+    sscd: str | None = None  # path of the copy descriptor, TorchScript or ONNX; null: copies are judged by pixels
     overrides: dict[str, Override] = {}
 
     @model_validator(mode="after")

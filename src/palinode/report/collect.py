@@ -29,9 +29,10 @@ HEADLINE = {"data": ("inception_score_judge", "nll_forget", "eps_error_forget", 
                         "right_far", "right_other_domain", "integrity_near_judge", "integrity_far_judge",
                         "fid_kept_judge"),
             "prompts": ("success_modified", "success_original", "memorised_modified", "memorised_original",
-                        "copies_modified", "copies_original", "realism_modified_judge", "realism_original_judge",
-                        "noise_norm_original", "integrity_ordinary_judge", "copies_others",
-                        "in_turn_memorised_original", "in_turn_integrity_ordinary_judge")}
+                        "copies_modified", "copies_original", "sscd_copies_modified", "sscd_copies_original",
+                        "realism_modified_judge", "realism_original_judge", "noise_norm_original",
+                        "integrity_ordinary_judge", "copies_others", "in_turn_memorised_original",
+                        "in_turn_integrity_ordinary_judge")}
 FIELDS = ("family", "task", "method", "seed", "metric", "value", "lo", "hi", "n", "interval", "reason")
 
 
