@@ -70,6 +70,10 @@ def test_numbers_in_the_readme_are_the_published_ones():
     assert block((ROOT / "README.md").read_text(encoding="utf-8"), "results") == readme.results(ROOT), AGAIN
 
 
+def test_strengths_in_the_readme_are_those_of_the_comparison():
+    assert block((ROOT / "README.md").read_text(encoding="utf-8"), "strengths") == readme.equal(ROOT), AGAIN
+
+
 def test_graph_in_the_readme_is_that_of_dvc():
     assert block((ROOT / "README.md").read_text(encoding="utf-8"), "dag") == readme.graph(ROOT), AGAIN
 

@@ -1,4 +1,4 @@
-"""The generated parts of README.md: the published numbers and the graph. Run with `make readme`.
+"""The generated parts of README.md: the published numbers, strengths, the graph. Run with `make readme`.
 
 Each folder of `results/published/` holds one finished run, or some tasks of it:
 
@@ -20,6 +20,7 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
+import strengths
 import yaml
 
 from palinode import io, settings
@@ -152,6 +153,12 @@ def cost(path: Path) -> str:
     return "\n".join(["| what | wall time, h:mm:ss |", "|---|---:|", *times])
 
 
+def equal(root: Path = Path(".")) -> str:
+    """The block between the `strengths` marks: what tools/strengths.py found."""
+    found = sorted((root / strengths.OUT).glob("*.json"))
+    return "\n\n".join(strengths.markdown(io.read_json(path), path.stem) for path in found)
+
+
 def graph(root: Path = Path(".")) -> str:
     """The block between the `dag` marks: `dvc dag` as a Mermaid chart, without edges that others imply."""
     command = [sys.executable, "-m", "dvc", "dag", "--collapse-foreach-matrix", "--mermaid"]
@@ -199,7 +206,7 @@ def run(*arguments: str) -> None:
     if arguments:
         publish(arguments[1], list(arguments[2:]))
     readme = Path("README.md")
-    text = insert(_read(readme), "dag", graph())
+    text = insert(insert(_read(readme), "dag", graph()), "strengths", equal())
     io.write_text(readme, insert(text, "results", results()))
 
 

@@ -159,6 +159,27 @@ def draw(found: dict) -> bytes:
         return plots.png(fig)
 
 
+def markdown(found: dict, task: str) -> str:
+    """The comparison as README.md shows it."""
+    def shown(item: dict) -> str:
+        return "{value:.2f} [{lo:.2f}, {hi:.2f}]".format(**item)
+
+    heads = ["row", "strengths run", "strength there", *KEPT.values(), "behind the best"]
+    lines = [f"![{task} by strength]({OUT / task}.png)", "", "| " + " | ".join(heads) + " |",
+             "|---" * 2 + "|---:" * (len(KEPT) + 2) + "|"]  # fmt: skip
+    for entry in found["matched"]:
+        cells = [entry["row"], ", ".join(f"{strength:g}" for strength in entry["strengths"])]
+        if "outside" in entry:
+            cells += [entry["outside"], *["–"] * (len(KEPT) + 1)]
+        else:
+            behind = "best" if "behind" not in entry else f"{entry['behind']:.0%}"
+            cells += [*(shown(entry[metric]) for metric in ("strength", *KEPT)), behind]
+        lines.append("| " + " | ".join(cells) + " |")
+    seeds = ", ".join(map(str, found["seeds"]))
+    return "\n".join([f"**Task `{task}` at UA {found['level']:.0%} on T0** (code of commit `{found['commit'][:12]}`, "
+                      f"seed {seeds})", "", *lines])  # fmt: skip
+
+
 def run(*arguments: str) -> None:
     if len(arguments) < 3:
         raise UserError("arguments: TASK REVISION REVISION ...")
