@@ -19,7 +19,9 @@ from palinode.metrics import features, integrity
 from palinode.scene_judge import SceneJudge
 from palinode.text_gate import COPY, copy_distance
 
-REPEATED = 0.15  # root mean squared difference of pixels in [0, 1] below which pictures repeat (Carlini et al. 2023)
+# Root mean squared difference of pixels in [0, 1] below which a picture is a copy (Carlini et al. 2023). On copies of
+# the fixed pictures made for the purpose 90 % precision ends at 0.149 (results/copy-threshold.json).
+REPEATED = 0.15
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Emoji:
 
     def copies(self, images: np.ndarray, picture: int, reference: np.ndarray) -> np.ndarray:
         """Whether each image copies the fixed picture, by pixel distance, bool [N]."""
-        return copy_distance(images, self.world)[:, picture] < COPY
+        return copy_distance(images, self.world)[:, picture] < REPEATED
 
     def beside(self, asked: list[Prompt], flagged: list[int], chosen: list[str], count: int) -> Beside:
         """The captions of all that is memorised count as others; what is kept are the names of things and styles."""
@@ -73,7 +75,7 @@ class Emoji:
 
     def own(self, images: np.ndarray, subjects: list) -> np.ndarray:
         """Whether the picture under each of `others` copies its own fixed picture, bool."""
-        return copy_distance(images, self.world)[np.arange(len(images)), self._memorised] < COPY
+        return copy_distance(images, self.world)[np.arange(len(images)), self._memorised] < REPEATED
 
     @property
     def _memorised(self) -> list[int]:
