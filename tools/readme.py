@@ -78,28 +78,30 @@ def runs(root: Path = Path(".")) -> list[Path]:
 
 def results(root: Path = Path(".")) -> str:
     """The block between the `results` marks: run, table, claims and cost of each published run as Markdown."""
-    return "\n\n".join(result(folder, root) for folder in runs(root))
+    return "\n\n".join(result(folder, root, shown=i == 0) for i, folder in enumerate(runs(root)))
 
 
-def result(folder: Path, root: Path) -> str:
-    """The same of one run."""
+def result(folder: Path, root: Path, shown: bool) -> str:
+    """The same of one run. shown: whether its tables are open when the page is."""
     chosen = yaml.safe_load(_read(folder / "params.yaml"))
     mapping = claims.read_mapping(root / "reference")
     papers = {table["id"]: table for table in claims.read_tables(root / "reference")}
     environment = io.read_json(folder / "environment.json")
-    seeds = ", ".join(map(str, chosen["seeds"]))
+    seeds, threads = ", ".join(map(str, chosen["seeds"])), environment["threads"]
     libraries = ", ".join(f"{name} {environment['libraries'][name]}" for name in ("torch", "diffusers", "dvc"))
     device = environment["cuda"] or environment["cpu"]
     commit = _read(folder / "COMMIT").strip()[:12]
     parts = [f"### Run `{folder.name}`",
-             f"Commit `{commit}`, seeds {seeds}; {device}, {environment['threads']} threads, Python "
-             f"{environment['python']}, {libraries}. Each cell: value [95 % interval] · *the paper's number*; "
-             "intervals over seeds (Student t; for rates at least Wilson's for one seed's pictures, since all seeds "
-             "draw from the same noise) where there are several, else over samples."]  # fmt: skip
+             f"Commit `{commit}`, seed{'s' * (len(chosen['seeds']) > 1)} {seeds}; {device}, "
+             f"{threads} thread{'s' * (threads > 1)}, Python {environment['python']}, {libraries}. "
+             "Each cell: value [95 % interval] · *the paper's number*; intervals over seeds (Student t; for rates at "
+             "least Wilson's for one seed's pictures, since all seeds draw from the same noise) where there are "
+             "several, else over samples.",
+             f"<details{' open' * shown}><summary>Tables, claims and times</summary>"]  # fmt: skip
     for task in read_tasks(folder, chosen):
         both = tables.main_table(task, papers, mapping), tables.cost_table(task, papers, mapping)
         parts += [f"**Task `{task.name}`**", *(tables.markdown(table) for table in both if table.columns)]
-    parts += [verdicts(io.read_json(folder / "claims.json"), folder), cost(folder / "timings.json")]
+    parts += [verdicts(io.read_json(folder / "claims.json"), folder), cost(folder / "timings.json"), "</details>"]
     return "\n\n".join(part.strip() for part in parts)
 
 
