@@ -29,6 +29,7 @@ KEPT = {"right_near": "Near things right", "integrity_near_judge": "Integrity of
         "integrity_far_judge": "Integrity of far things (judge)"}  # fmt: skip
 RANKED = "integrity_near_judge"
 CODE = ("src", "stages", "dvc.yaml")
+MARKERS = "osD^v"
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, "#8d5bc1", "#b03a5b", "#7a6a2f", plots.GREY, "#2b3a67")
 
 
@@ -126,8 +127,8 @@ def compare(runs: list[Run]) -> dict:
         entry = {"row": row, "strengths": [float(strength) for strength in of["strength"][:, 0]]}
         crossing = {metric: at_level(of[FORGOT], of[metric]) for metric in ("strength", *KEPT)}
         if np.isnan(crossing["strength"][0]):
-            lowest, highest = of[FORGOT][[0, -1], 0]
-            entry["outside"] = f"UA {lowest:.0%} at the smallest strength, {highest:.0%} at the largest"
+            ends = " to ".join(dict.fromkeys(f"{share:.0%}" for share in of[FORGOT][[0, -1], 0]))
+            entry["outside"] = f"UA {ends}, not across the level"
         else:
             entry["reached"] = float(np.mean(~np.isnan(crossing["strength"][1:])))
             for metric, (value, *replicates) in crossing.items():
@@ -145,17 +146,15 @@ def compare(runs: list[Run]) -> dict:
 def draw(found: dict) -> bytes:
     """A panel a kept metric: one line a row over its strengths, the level marked -> PNG."""
     rows = list(dict.fromkeys(point["row"] for point in found["points"]))
-    with plots.figure(4.2 * len(KEPT), 3.9, ncols=len(KEPT)) as (fig, axes):
+    with plots.figure(3.9 * len(KEPT), 3.9, ncols=len(KEPT)) as (fig, axes):
         for ax, (metric, label) in zip(axes, KEPT.items(), strict=True):
-            ends = []
-            for row, colour in zip(rows, COLOURS, strict=False):
+            for i, row in enumerate(rows):
                 line = [(point[FORGOT], point[metric]) for point in found["points"] if point["row"] == row]
-                ax.plot(*zip(*line, strict=True), color=colour, marker="o", markersize=4, linewidth=1.4)
-                ends.append((*line[-1], row))
+                ax.plot(*zip(*line, strict=True), color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)],
+                        markersize=5, linewidth=1.4, label=row)  # fmt: skip
             ax.axvline(found["level"], color=plots.GREY, linewidth=0.7, linestyle=(0, (4, 4)), zorder=1)
             ax.set(xlabel="UA on given prompts, higher = unlearned", title=label)
-            ax.margins(0.15)
-            plots.place_labels(fig, ax, ends, [])
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rows), frameon=False)
         return plots.png(fig)
 
 
