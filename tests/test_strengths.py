@@ -50,6 +50,18 @@ def test_rows_are_ranked_where_they_forget_as_much():
     assert strengths.draw(found) == strengths.draw(found)
 
 
+def test_a_metric_that_a_row_does_not_have_is_left_out():
+    runs = [strengths.Run(s, [0], [row("a", ua, 0.5), row("b", ua, 0.5)]) for s, ua in ((0.5, 0.8), (1.0, 1.0))]
+    del runs[1].rows[1].cells[0].metrics["integrity_far_judge"]
+    found = strengths.compare(runs)
+    assert strengths.kept(found) == {name: strengths.KEPT[name] for name in ("right_near", strengths.RANKED)}
+    text = strengths.markdown({"commit": "0" * 40} | found, "styles")
+    assert "far things" not in text and "| a | 0.5, 1 | 0.75 [0.75, 0.75] | 0.50 [0.50, 0.50] |" in text
+    assert strengths.draw(found).startswith(b"\x89PNG")
+    found["matched"][0]["reached"] = 0.4
+    assert "0.75 [0.75, 0.75] (in 40% of the replicates)" in strengths.markdown({"commit": ""} | found, "styles")
+
+
 def test_runs_that_cannot_be_compared_are_refused():
     one, other = strengths.Run(1.0, [0], [row("a", 0.5, 1)]), strengths.Run(1.0, [1], [row("a", 0.5, 1)])
     with pytest.raises(UserError, match="different seeds"):

@@ -95,7 +95,10 @@ def at_level(forgot: np.ndarray, kept: np.ndarray, level: float = LEVEL) -> np.n
 
 
 def curves(runs: list[Run]) -> dict[str, dict[str, np.ndarray]]:
-    """row -> metric -> [S, 1 + R], by rising strength: the estimate, then its paired replicates."""
+    """row -> metric -> [S, 1 + R], by rising strength: the estimate, then its paired replicates.
+
+    A metric of KEPT other than RANKED is left out where a row has none: styles have no far things.
+    """
     if len({tuple(run.seeds) for run in runs}) > 1:
         raise UserError("the revisions were run with different seeds")
     made = {}
@@ -106,10 +109,17 @@ def curves(runs: list[Run]) -> dict[str, dict[str, np.ndarray]]:
         made[name] = {"strength": np.array([[strength] for strength in sorted(found)])}
         for metric in (FORGOT, *KEPT):
             items = [found[strength].estimate(metric) for strength in sorted(found)]
-            if any(item.replicates is None for item in items):
+            if all(item.replicates is not None for item in items):
+                made[name][metric] = np.array([[item.value, *item.replicates] for item in items])
+            elif metric in (FORGOT, RANKED):
                 raise UserError(f"{name}: {metric} is absent: {items[0].reason or 'it has no replicates'}")
-            made[name][metric] = np.array([[item.value, *item.replicates] for item in items])
-    return made
+    shared = [metric for metric in ("strength", FORGOT, *KEPT) if all(metric in of for of in made.values())]
+    return {name: {metric: of[metric] for metric in shared} for name, of in made.items()}
+
+
+def kept(found: dict) -> dict[str, str]:
+    """The metrics of KEPT that a comparison has, with their labels."""
+    return {metric: label for metric, label in KEPT.items() if metric in found["points"][0]}
 
 
 def compare(runs: list[Run]) -> dict:
@@ -125,7 +135,7 @@ def compare(runs: list[Run]) -> dict:
               for row, of in made.items() for i, strength in enumerate(of["strength"][:, 0])]  # fmt: skip
     for row, of in made.items():
         entry = {"row": row, "strengths": [float(strength) for strength in of["strength"][:, 0]]}
-        crossing = {metric: at_level(of[FORGOT], of[metric]) for metric in ("strength", *KEPT)}
+        crossing = {metric: at_level(of[FORGOT], of[metric]) for metric in of if metric != FORGOT}
         if np.isnan(crossing["strength"][0]):
             ends = " to ".join(dict.fromkeys(f"{share:.0%}" for share in of[FORGOT][[0, -1], 0]))
             entry["outside"] = f"UA {ends}, not across the level"
@@ -146,15 +156,16 @@ def compare(runs: list[Run]) -> dict:
 def draw(found: dict) -> bytes:
     """A panel a kept metric: one line a row over its strengths, the level marked -> PNG."""
     rows = list(dict.fromkeys(point["row"] for point in found["points"]))
-    with plots.figure(3.9 * len(KEPT), 3.9, ncols=len(KEPT)) as (fig, axes):
-        for ax, (metric, label) in zip(axes, KEPT.items(), strict=True):
+    shown = kept(found)
+    with plots.figure(3.9 * len(shown), 3.9, ncols=len(shown), squeeze=False) as (fig, axes):
+        for ax, (metric, label) in zip(axes.flat, shown.items(), strict=True):
             for i, row in enumerate(rows):
                 line = [(point[FORGOT], point[metric]) for point in found["points"] if point["row"] == row]
                 ax.plot(*zip(*line, strict=True), color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)],
                         markersize=5, linewidth=1.4, label=row)  # fmt: skip
             ax.axvline(found["level"], color=plots.GREY, linewidth=0.7, linestyle=(0, (4, 4)), zorder=1)
             ax.set(xlabel="UA on given prompts, higher = unlearned", title=label)
-        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rows), frameon=False)
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rows), frameon=False)
         return plots.png(fig)
 
 
@@ -163,16 +174,20 @@ def markdown(found: dict, task: str) -> str:
     def shown(item: dict) -> str:
         return "{value:.2f} [{lo:.2f}, {hi:.2f}]".format(**item)
 
-    heads = ["row", "strengths run", "strength there", *KEPT.values(), "behind the best"]
+    metrics = kept(found)
+    heads = ["row", "strengths run", "strength there", *metrics.values(), "behind the best"]
     lines = [f"![{task} by strength]({OUT / task}.png)", "", "| " + " | ".join(heads) + " |",
-             "|---" * 2 + "|---:" * (len(KEPT) + 2) + "|"]  # fmt: skip
+             "|---" * 2 + "|---:" * (len(metrics) + 2) + "|"]  # fmt: skip
     for entry in found["matched"]:
         cells = [entry["row"], ", ".join(f"{strength:g}" for strength in entry["strengths"])]
         if "outside" in entry:
-            cells += [entry["outside"], *["–"] * (len(KEPT) + 1)]
+            cells += [entry["outside"], *["–"] * (len(metrics) + 1)]
         else:
             behind = "best" if "behind" not in entry else f"{entry['behind']:.0%}"
-            cells += [*(shown(entry[metric]) for metric in ("strength", *KEPT)), behind]
+            there = shown(entry["strength"])
+            if entry["reached"] < 1:
+                there += f" (in {entry['reached']:.0%} of the replicates)"
+            cells += [there, *(shown(entry[metric]) for metric in metrics), behind]
         lines.append("| " + " | ".join(cells) + " |")
     seeds = ", ".join(map(str, found["seeds"]))
     return "\n".join([f"**Task `{task}` at UA {found['level']:.0%} on T0** (code of commit `{found['commit'][:12]}`, "
