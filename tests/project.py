@@ -105,7 +105,7 @@ class Project:
         """The working tree's files without its data, models and results, with tiny data, committed."""
         for path in repository_files():
             name = path.relative_to(ROOT)
-            if name.parts[0] not in LEFT_OUT:
+            if name.parts[0] not in LEFT_OUT or name.is_relative_to("results/strengths"):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, folder / name)
         write_data(folder / "data")

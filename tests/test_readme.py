@@ -1,4 +1,4 @@
-"""README.md says what results/published/ and dvc.yaml say."""
+"""README.md, docs/ and the pages of published runs say what results/ and dvc.yaml say."""
 
 import json
 import re
@@ -6,13 +6,14 @@ import textwrap
 from pathlib import Path
 
 import method_pages
+import published
 import pytest
 import readme
 
 from palinode.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-AGAIN = "README.md is out of date: run `make readme`"
+AGAIN = "is out of date: run `make readme`"
 CHART = """flowchart TD
 \tnode1["plan"]
 \tnode2["prepare"]
@@ -45,9 +46,10 @@ def block(text: str, name: str) -> str:
 
 
 @pytest.fixture
-def published(tmp_path):
-    """A repository root with a small published run and this project's reference tables."""
-    folder = tmp_path / readme.PUBLISHED / "digits"
+def run(tmp_path, monkeypatch):
+    """A small published run in a repository with this project's reference tables."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / published.PUBLISHED / "digits"
     folder.mkdir(parents=True)
     (tmp_path / "reference").symlink_to(ROOT / "reference")
     (folder / "metrics.csv").write_text(CSV)
@@ -55,7 +57,7 @@ def published(tmp_path):
     (folder / "COMMIT").write_text("0" * 40 + "\n")
     for name, value in (("claims", CLAIMS), ("environment", ENVIRONMENT), ("timings", {"`make repro`": 725.4})):
         (folder / f"{name}.json").write_text(json.dumps(value))
-    return tmp_path
+    return folder
 
 
 def test_every_method_has_its_page():
@@ -65,39 +67,52 @@ def test_every_method_has_its_page():
     assert all(f"## `{name}`" in text for name in files) and "NLL of the forget image" in text
 
 
-def test_numbers_in_the_readme_are_the_published_ones():
-    assert readme.runs(ROOT)
-    assert block((ROOT / "README.md").read_text(encoding="utf-8"), "results") == readme.results(ROOT), AGAIN
+def test_generated_blocks_are_up_to_date():
+    for path, blocks in readme.written(ROOT).items():
+        text = (ROOT / path).read_text(encoding="utf-8")
+        for name, wanted in blocks.items():
+            assert block(text, name) == wanted, f"{path} {AGAIN}"
 
 
-def test_strengths_in_the_readme_are_those_of_the_comparison():
-    assert block((ROOT / "README.md").read_text(encoding="utf-8"), "strengths") == readme.equal(ROOT), AGAIN
+def test_pages_of_published_runs_are_up_to_date():
+    assert {folder.name for folder in published.runs(ROOT)} >= readme.SHOWN.keys()
+    for folder in published.runs(ROOT):
+        assert (folder / "README.md").read_text(encoding="utf-8") == published.page(folder, ROOT), f"{folder} {AGAIN}"
 
 
-def test_graph_in_the_readme_is_that_of_dvc():
-    assert block((ROOT / "README.md").read_text(encoding="utf-8"), "dag") == readme.graph(ROOT), AGAIN
+def test_links_between_documents_lead_somewhere():
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/published/*/README.md")):
+        for link in re.findall(r"\]\((?!http|#)([^)#]+)", path.read_text(encoding="utf-8")):
+            assert (path.parent / link).exists(), f"{path.relative_to(ROOT)}: {link}"
 
 
-def test_block_has_numbers_claims_and_times(published):
-    text = readme.results(published)
-    assert "### Run `digits`" in text and "seeds 0, 1" in text
+def test_a_run_s_page_has_numbers_claims_and_times(run):
+    text = published.page(run)
+    assert "# Run `digits`" in text and "seeds 0, 1" in text
     assert "| siss-05 | 7.00 [−5.70, 19.7] · *8.09* | – · *0* |" in text
     assert "| base | 1.25 [1.20, 1.30] · *1* | – · *0.74* |" in text
-    assert "Claims: 0 holds, 1 fails, 0 undecided, 1 untested" in text
+    assert "0 holds, 1 fails, 0 undecided, 1 untested" in text
     assert "| SISS 0.5 \\| No-IS | `t` | true | fails | 1 % |" in text and "p falls" not in text
     assert "| `make repro` | 0:12:05 |" in text
 
 
+def test_the_readme_has_some_columns_and_a_list_of_runs(run, monkeypatch):
+    monkeypatch.setitem(readme.SHOWN, "digits", ("nll_forget",))
+    text = readme.results(run.parents[2])
+    assert "| base | 1.25 [1.20, 1.30] · *1* |\n" in text and "0.74" not in text
+    assert "| `tshirt` | 1 | 0, 1 | `000000000000` | a CPU, 2 threads |" in text
+
+
 @pytest.mark.parametrize("name", ["metrics.csv", "params.yaml", "COMMIT", "claims.json"])
-def test_a_missing_file_is_named(published, name):
-    (published / readme.PUBLISHED / "digits" / name).unlink()
+def test_a_missing_file_is_named(run, name):
+    (run / name).unlink()
     with pytest.raises(UserError, match=name):
-        readme.results(published)
+        published.page(run)
 
 
-def test_times_may_be_absent(published):
-    (published / readme.PUBLISHED / "digits/timings.json").unlink()
-    assert "No timings were recorded" in readme.results(published)
+def test_times_may_be_absent(run):
+    (run / "timings.json").unlink()
+    assert "No timings were recorded" in published.page(run)
 
 
 def test_implied_edges_are_left_out():

@@ -9,7 +9,7 @@ from PIL import Image
 from test_report_build import make_run, metric
 
 from palinode import io
-from palinode.report import build, claims, collect, page, tables
+from palinode.report import build, claims, collect, page, strengths, tables
 
 STRATA = ("T0", "anchor", "near", "empty")
 EACH = 20
@@ -87,6 +87,25 @@ def test_claims_apply_only_to_rows_that_erased(built):
     needy = {"id": "c", "check": "salun.ua > 0", "requires": "finetune.ua >= 0.8"}
     result = claims.assess(task, mapping, {"id": "small_concept", "rows": {}}, needy)
     assert result.verdict == "untested" and "here finetune.ua = 0.05" in result.reason
+
+
+def test_rows_at_equal_forgetting_are_shown_where_they_were_compared(built):
+    root, task, _ = built
+    assert strengths.view(task) is None and "At equal forgetting" not in (root / "report/index.html").read_text()
+    ends = {metric: {"value": 0.5, "lo": -0.25, "hi": 0.75} for metric in ("strength", *strengths.KEPT)}
+    points = [{"row": row, "strength": s, "ua_t0": s, **dict.fromkeys(strengths.KEPT, s)}
+              for row in ("salun", "uce") for s in (0.5, 1.0)]  # fmt: skip
+    matched = [{"row": "salun", "strengths": [0.5, 1.0], "reached": 0.5} | ends,
+               {"row": "uce", "strengths": [1.0], "outside": "UA 8%, not across the level"}]  # fmt: skip
+    found = {"commit": "0" * 40, "level": 0.9, "seeds": [0, 1], "points": points, "matched": matched}
+    io.write_json(root / strengths.FOLDER / "mnist-zero.json", found)
+    shown = strengths.view(task)
+    assert shown["caption"] == "At UA 90% on T0 (code of commit 000000000000, seeds 0, 1)"
+    assert shown["rows"][0][2:4] == ["0.50 [−0.25, 0.75] (in 50% of the replicates)", "0.50 [−0.25, 0.75]"]
+    assert shown["rows"][1][2:] == ["UA 8%, not across the level", "–", "–", "–", "–"]
+    html = page.render([task], [], root / "reference", {}, [], [])
+    assert html.count("At equal forgetting") == 1 and "mnist-zero-strengths-" in html and "behind the best" in html
+    (root / strengths.FOLDER / "mnist-zero.json").unlink()
 
 
 def test_the_page_shows_a_strip_a_stratum(built):

@@ -11,6 +11,8 @@ import yaml
 from project import PARAMETERS, ROOT
 
 from palinode.errors import UserError
+from palinode.report import plots
+from palinode.report import strengths as report
 from palinode.report.collect import Cell, Row
 
 FORGOT = {"half": 0.5, "whole": 1.0}
@@ -22,6 +24,11 @@ def row(name: str, forgot: float, kept: float, wobble: float = 0.0) -> Row:
                for metric, value in values.items()}  # fmt: skip
     spread = np.linspace(-wobble, wobble, 5)
     return Row(name, [Cell(0, None, metrics, {m: v + spread * (m != strengths.FORGOT) for m, v in values.items()})])
+
+
+def drawn(found: dict) -> bytes:
+    with report.panels(found) as fig:
+        return plots.png(fig)
 
 
 def test_what_is_kept_is_read_where_the_level_is_first_crossed():
@@ -47,17 +54,17 @@ def test_rows_are_ranked_where_they_forget_as_much():
     assert c["outside"] == "UA 95% to 100%, not across the level" and strengths.RANKED not in c
     assert len(found["points"]) == 6 and found["points"][0] == {
         "row": "a", "strength": 0.5, strengths.FORGOT: 0.5, **dict.fromkeys(strengths.KEPT, 1.0)}  # fmt: skip
-    assert strengths.draw(found) == strengths.draw(found)
+    assert drawn(found) == drawn(found)
 
 
 def test_a_metric_that_a_row_does_not_have_is_left_out():
     runs = [strengths.Run(s, [0], [row("a", ua, 0.5), row("b", ua, 0.5)]) for s, ua in ((0.5, 0.8), (1.0, 1.0))]
     del runs[1].rows[1].cells[0].metrics["integrity_far_judge"]
     found = strengths.compare(runs)
-    assert strengths.kept(found) == {name: strengths.KEPT[name] for name in ("right_near", strengths.RANKED)}
+    assert report.kept(found) == {name: strengths.KEPT[name] for name in ("right_near", strengths.RANKED)}
     text = strengths.markdown({"commit": "0" * 40} | found, "styles")
     assert "far things" not in text and "| a | 0.5, 1 | 0.75 [0.75, 0.75] | 0.50 [0.50, 0.50] |" in text
-    assert strengths.draw(found).startswith(b"\x89PNG")
+    assert drawn(found).startswith(b"\x89PNG")
     found["matched"][0]["reached"] = 0.4
     assert "0.75 [0.75, 0.75] (in 40% of the replicates)" in strengths.markdown({"commit": ""} | found, "styles")
 
@@ -106,9 +113,9 @@ def revisions(tmp_path_factory):
 def test_revisions_are_read_and_written(revisions, monkeypatch):
     monkeypatch.chdir(revisions)
     strengths.run("cats", "half", "whole")
-    found = json.loads((strengths.OUT / "cats.json").read_text())
+    found = json.loads((strengths.FOLDER / "cats.json").read_text())
     assert found["matched"][0][strengths.RANKED]["value"] == pytest.approx(0.55) and len(found["commit"]) == 40
-    assert (strengths.OUT / "cats.png").read_bytes().startswith(b"\x89PNG")
+    assert (strengths.FOLDER / "cats.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("asked,message", [
@@ -133,6 +140,6 @@ def test_other_code_is_refused(revisions, monkeypatch):
 
 
 def test_numbers_in_git_are_of_this_shape():
-    for path in (ROOT / strengths.OUT).glob("*.json"):
+    for path in (ROOT / strengths.FOLDER).glob("*.json"):
         found = json.loads(path.read_text())
         assert found["level"] == strengths.LEVEL and os.path.exists(path.with_suffix(".png"))

@@ -8,8 +8,7 @@ import inspect
 import pkgutil
 from pathlib import Path
 
-import readme
-import yaml
+import published
 
 from palinode import io, methods, params
 from palinode.report import claims, tables
@@ -28,16 +27,12 @@ Seconds and peak memory belong to a machine: a run writes them to `out/log.jsonl
 def pages(root: Path = Path(".")) -> str:
     """The whole of METHODS.md."""
     loaded = params.load(root / "params.yaml")
-    published = [
-        task
-        for folder in readme.runs(root)
-        for task in readme.read_tasks(folder, yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8")))
-    ]
+    tasks = [task for folder in published.runs(root) for task in published.Run.read(folder).tasks]
     names = [module.name for module in pkgutil.iter_modules(methods.__path__) if not module.name.startswith("_")]
-    return "\n".join([HEAD, *(page(name, loaded, published, root) for name in sorted(names))])
+    return "\n".join([HEAD, *(page(name, loaded, tasks, root) for name in sorted(names))])
 
 
-def page(name: str, loaded: params.Params, published: list[Task], root: Path) -> str:
+def page(name: str, loaded: params.Params, tasks: list[Task], root: Path) -> str:
     """The section of one method."""
     cls = methods.find(name)
     options = [f"`{field.name}` {_default(field)}" for field in dataclasses.fields(cls) if field.init]
@@ -45,7 +40,7 @@ def page(name: str, loaded: params.Params, published: list[Task], root: Path) ->
     lines = [f"## `{name}`", "", inspect.getmodule(cls).__doc__.strip(), "", _escape(inspect.getdoc(cls)), ""]
     lines += [f"Options: {', '.join(options)}." if options else "No options.", ""]
     lines += [*(f"- {_settings(row, loaded)}" for row in rows), ""] if rows else ["No row uses it.", ""]
-    return "\n".join([*lines, *_measured(rows, published, root)])
+    return "\n".join([*lines, *_measured(rows, tasks, root)])
 
 
 def _default(field: dataclasses.Field) -> str:
@@ -66,10 +61,10 @@ def _listed(settings: dict) -> str:
     return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
-def _measured(rows: list[str], published: list[Task], root: Path) -> list[str]:
+def _measured(rows: list[str], tasks: list[Task], root: Path) -> list[str]:
     """A table for each published task that has one of the rows: headline metrics, and what a sample costs."""
     mapping, found = claims.read_mapping(root / "reference"), []
-    for task in published:
+    for task in tasks:
         some = [row for row in task.rows if row.name in rows]
         known = {name for row in some for name in task.metrics if row.estimate(name).value is not None}
         columns = tuple(it for it in (*tables.MAIN[task.family], tables.COST[-1]) if it.metric in known)

@@ -7,7 +7,7 @@
 A revision is an experiment, a commit or a branch whose cells are in DVC's cache; a row takes part with all strengths at
 which it was run. Between neighbouring strengths, what is forgotten and what is kept are taken as linear; a row is
 compared where its UA on the given prompts first crosses LEVEL, in the estimates and in each paired bootstrap replicate.
-Writes results/strengths/TASK.json and TASK.png, which README.md shows.
+Writes results/strengths/TASK.json and TASK.png, which the report and docs/concepts.md show.
 """
 
 import subprocess
@@ -20,17 +20,12 @@ import numpy as np
 from palinode import io, params
 from palinode.errors import UserError
 from palinode.report import collect, plots
+from palinode.report.strengths import FOLDER, FORGOT, KEPT, caption, panels, table
 from palinode.stage import main
 
-OUT = Path("results/strengths")
 LEVEL = 0.9  # fixed before any sweep was run; learning rates are chosen at the same level
-FORGOT = "ua_t0"
-KEPT = {"right_near": "Near things right", "integrity_near_judge": "Integrity of near things (judge)",
-        "integrity_far_judge": "Integrity of far things (judge)"}  # fmt: skip
 RANKED = "integrity_near_judge"
 CODE = ("src", "stages", "dvc.yaml")
-MARKERS = "osD^v"
-COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, "#8d5bc1", "#b03a5b", "#7a6a2f", plots.GREY, "#2b3a67")
 
 
 @dataclass(frozen=True)
@@ -117,11 +112,6 @@ def curves(runs: list[Run]) -> dict[str, dict[str, np.ndarray]]:
     return {name: {metric: of[metric] for metric in shared} for name, of in made.items()}
 
 
-def kept(found: dict) -> dict[str, str]:
-    """The metrics of KEPT that a comparison has, with their labels."""
-    return {metric: label for metric, label in KEPT.items() if metric in found["points"][0]}
-
-
 def compare(runs: list[Run]) -> dict:
     """What is written: {"level", "seeds", "points": [{row, strength, metric: value}], "matched": [{row, strengths,
     reached, metric: {value, lo, hi}, behind}]}.
@@ -153,45 +143,12 @@ def compare(runs: list[Run]) -> dict:
     return {"level": LEVEL, "seeds": runs[0].seeds, "points": points, "matched": matched}
 
 
-def draw(found: dict) -> bytes:
-    """A panel a kept metric: one line a row over its strengths, the level marked -> PNG."""
-    rows = list(dict.fromkeys(point["row"] for point in found["points"]))
-    shown = kept(found)
-    with plots.figure(3.9 * len(shown), 3.9, ncols=len(shown), squeeze=False) as (fig, axes):
-        for ax, (metric, label) in zip(axes.flat, shown.items(), strict=True):
-            for i, row in enumerate(rows):
-                line = [(point[FORGOT], point[metric]) for point in found["points"] if point["row"] == row]
-                ax.plot(*zip(*line, strict=True), color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)],
-                        markersize=5, linewidth=1.4, label=row)  # fmt: skip
-            ax.axvline(found["level"], color=plots.GREY, linewidth=0.7, linestyle=(0, (4, 4)), zorder=1)
-            ax.set(xlabel="UA on given prompts, higher = unlearned", title=label)
-        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rows), frameon=False)
-        return plots.png(fig)
-
-
 def markdown(found: dict, task: str) -> str:
-    """The comparison as README.md shows it."""
-    def shown(item: dict) -> str:
-        return "{value:.2f} [{lo:.2f}, {hi:.2f}]".format(**item)
-
-    metrics = kept(found)
-    heads = ["row", "strengths run", "strength there", *metrics.values(), "behind the best"]
-    lines = [f"![{task} by strength]({OUT / task}.png)", "", "| " + " | ".join(heads) + " |",
-             "|---" * 2 + "|---:" * (len(metrics) + 2) + "|"]  # fmt: skip
-    for entry in found["matched"]:
-        cells = [entry["row"], ", ".join(f"{strength:g}" for strength in entry["strengths"])]
-        if "outside" in entry:
-            cells += [entry["outside"], *["–"] * (len(metrics) + 1)]
-        else:
-            behind = "best" if "behind" not in entry else f"{entry['behind']:.0%}"
-            there = shown(entry["strength"])
-            if entry["reached"] < 1:
-                there += f" (in {entry['reached']:.0%} of the replicates)"
-            cells += [there, *(shown(entry[metric]) for metric in metrics), behind]
-        lines.append("| " + " | ".join(cells) + " |")
-    seeds = ", ".join(map(str, found["seeds"]))
-    return "\n".join([f"**Task `{task}` at UA {found['level']:.0%} on T0** (code of commit `{found['commit'][:12]}`, "
-                      f"seed {seeds})", "", *lines])  # fmt: skip
+    """The comparison as docs/concepts.md shows it."""
+    heads, rows = table(found)
+    lines = [f"**Task `{task}`.** {caption(found)}", "", f"![{task} by strength](../{FOLDER / task}.png)", "",
+             "| " + " | ".join(heads) + " |", "|---" * 2 + "|---:" * (len(heads) - 2) + "|"]  # fmt: skip
+    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)])
 
 
 def run(*arguments: str) -> None:
@@ -200,10 +157,10 @@ def run(*arguments: str) -> None:
     task, *revisions = arguments
     found = compare([read(task, revision) for revision in revisions])
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    OUT.mkdir(parents=True, exist_ok=True)
-    io.write_json(OUT / f"{task}.json", {"commit": commit, **found})
-    with io.atomic(OUT / f"{task}.png") as temporary:
-        temporary.write_bytes(draw(found))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    io.write_json(FOLDER / f"{task}.json", {"commit": commit, **found})
+    with io.atomic(FOLDER / f"{task}.png") as temporary, panels(found) as fig:
+        temporary.write_bytes(plots.png(fig))
 
 
 if __name__ == "__main__":

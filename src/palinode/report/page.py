@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 from palinode.data.captions import STYLES
-from palinode.report import images, plots, prompts, robustness, tables
+from palinode.report import images, plots, prompts, robustness, strengths, tables
 from palinode.report.claims import VERDICTS, Result, read_mapping, read_tables
 from palinode.report.collect import Task
 
@@ -98,7 +98,7 @@ def view(task: Task, papers: dict[str, dict], mapping: dict, contact: bytes | No
     unlearned = [row for row in task.rows if not row.reference]
     used = {cell.metrics[name]["interval"] for row in task.rows for cell in row.cells for name in cell.metrics}
     used |= {row.estimate(name).interval for row in task.rows if len(row.cells) > 1 for name in task.metrics}
-    curves, attacks = plots.curves(task), robustness.view(task, mapping)
+    curves, attacks, equal = plots.curves(task), robustness.view(task, mapping), strengths.view(task)
     pictures = {"data": lambda: data_pictures(task, contact), "concept": lambda: concept_pictures(task),
                 "prompts": lambda: {"strips": prompts.strips(task), "sheets": []}}
     return pictures[task.family]() | {
@@ -114,6 +114,7 @@ def view(task: Task, papers: dict[str, dict], mapping: dict, contact: bytes | No
         "pareto": [_safe(svg) for front in plots.FRONTS[task.family] if (svg := plots.pareto(task, *front))],
         "curves": _safe(curves) if curves else None,
         "prompts": prompts.view(task) if task.family == "prompts" else None,
+        "equal": equal | {"figure": _safe(equal["figure"])} if equal else None,
         "attacks": attacks | {"figure": _safe(attacks["figure"])} if attacks else None,
         "settings_heads": ["row", *SETTINGS],
         "settings_rows": [(row.name, [setting((row.settings | row.settings["training"])[key]) for key in SETTINGS])

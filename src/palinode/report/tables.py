@@ -163,9 +163,11 @@ def build(
     return Table(columns, built, has_paper)
 
 
-def main_table(task: Task, tables: dict[str, dict], mapping: dict) -> Table:
-    """Headline metrics; reference rows first. `tables` are the papers' tables by id."""
-    return build(task, MAIN[task.family], _paper_table(task, "main", tables, mapping), mapping)
+def main_table(
+    task: Task, tables: dict[str, dict], mapping: dict, columns: tuple[Column, ...] | None = None
+) -> Table:
+    """Headline metrics, or `columns` of them; reference rows first. `tables` are the papers' tables by id."""
+    return build(task, columns or MAIN[task.family], _paper_table(task, "main", tables, mapping), mapping)
 
 
 def cost_table(task: Task, tables: dict[str, dict], mapping: dict) -> Table:
