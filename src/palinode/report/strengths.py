@@ -12,7 +12,7 @@ FOLDER = Path("results/strengths")
 FORGOT = "ua_t0"
 KEPT = {"right_near": "Near things right", "integrity_near_judge": "Integrity of near things (judge)",
         "integrity_far_judge": "Integrity of far things (judge)"}  # fmt: skip
-COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, "#8d5bc1", "#b03a5b", "#7a6a2f", plots.GREY, "#2b3a67")
+COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, "#8d5bc1", "#b03a5b", "#7a6a2f", plots.GREY, "#5468b4")
 MARKERS = "osD^v"
 
 
