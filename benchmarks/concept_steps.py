@@ -1,7 +1,8 @@
 """One step of a concept method against the passes its definition needs: concept_steps.py METHOD OPTIONS REPETITIONS.
 
 The digit base's network with random weights, 16 random images a step. OPTIONS: the method's, as JSON. The passes are
-those the model counted: a forward pass without a gradient, or a forward and backward pass, each timed beside the step.
+those the model counted: a forward pass without a gradient, or a forward and backward pass, each timed beside the step;
+and those of DoCo's discriminator, which its definition needs too: one for the generator, two for its own step.
 """
 
 import json
@@ -58,6 +59,11 @@ def main(name: str, options: str, repetitions: int) -> None:
         gradients.target("r")
         model.predict(x, t, c).square().sum().backward()
 
+    def judged() -> None:
+        adversary = method._adversary
+        adversary.objects(x.clone().requires_grad_()).backward()
+        adversary.learn(x, x)
+
     def seconds(function, *arguments) -> float:
         start = time.perf_counter()
         function(*arguments)
@@ -71,6 +77,7 @@ def main(name: str, options: str, repetitions: int) -> None:
     steps, needed = [], []
     for number in range(repetitions):
         needed.append((forwards - backwards) * seconds(forward) + backwards * seconds(both))
+        needed[-1] += seconds(judged) if hasattr(method, "_adversary") else 0.0
         steps.append(seconds(step, number + 2))
     found = ratio(steps, needed)
     print(json.dumps({"method": name, "forwards": forwards, "backwards": backwards, "step/passes": found["median"],
