@@ -155,7 +155,7 @@ def concept_steps(quick: bool) -> list[dict]:
         options = json.dumps(settings.get("options", {}))
         if settings["steps"] > 1 and (settings["method"], options) not in seen:  # a closed form takes no step
             seen.add((settings["method"], options))
-            record = {"row": row} | worker("concept_steps.py", settings["method"], options, 1 if quick else 15)
+            record = {"row": row} | worker("concept_steps.py", settings["method"], options, 1 if quick else 60)
             records.append(record | most(record["step/passes"], 1.10))
     return records
 
