@@ -89,7 +89,8 @@ def page(folder: Path, root: Path = Path(".")) -> str:
     for task in run.tasks:
         parts += [f"## Task `{task.name}`", tables.markdown(tables.main_table(task, given, mapping))]
         if robustness.judged(task):
-            parts += ["Under attack: share of pictures for T0 prompts in which the judge sees the target, %.",
+            parts += ["Under attack: share of pictures for T0 prompts in which the judge sees the target, and the "
+                      "first of the steps looked at with half of them. At step 0 a prefix is random words.",
                       tables.markdown(robustness.table(task, mapping))]  # fmt: skip
         costs = tables.cost_table(task, given, mapping)
         parts += [tables.markdown(costs)] if costs.columns else []
