@@ -6,6 +6,9 @@
 import ast
 import statistics
 import sys
+import tempfile
+import textwrap
+from pathlib import Path
 
 from common import REPOSITORY, measured
 
@@ -34,10 +37,13 @@ def statements(stage: str) -> str:
 
 
 def seconds(stage: str, repetitions: int) -> tuple[float, float]:
-    """(median seconds, peak GiB) of a process that imports what `stage` does; ends if it imports diffusers and must
-    not."""
+    """(median seconds, peak GiB) of a stage process that imports what `stage` does; ends if it imports diffusers and
+    must not."""
     program = statements(stage)
     if stage in WITHOUT_DIFFUSERS:
         program += f"import sys\nassert 'diffusers' not in sys.modules, '{stage} imports diffusers'\n"
-    runs = [measured([sys.executable, "-c", program]) for _ in range(repetitions)]
+    program = f"from palinode.stage import main\ndef run():\n{textwrap.indent(program, '    ')}main(run)\n"
+    command, library = [sys.executable, "-c", program], str(REPOSITORY / "src")
+    with tempfile.TemporaryDirectory() as folder:  # where `main` writes its log
+        runs = [measured(command, Path(folder), PYTHONPATH=library) for _ in range(repetitions)]
     return statistics.median(run[0] for run in runs), max(run[1] for run in runs)

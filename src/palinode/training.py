@@ -140,8 +140,9 @@ def train(
     """Train `model` in place and return the logged history, one dictionary every `log_every` steps.
 
     settings: the fields of `params.Training`. Checkpoints go to `scratch`; running the same thing again continues
-    from the last one to the same bytes. watch: called with the steps done before each checkpoint, while the model has
-    its averaged weights. UserError when a gradient is not finite.
+    from the last one to the same bytes. watch: called with the steps done after every twentieth of the training, while
+    the model has its averaged weights; again for some of them when continuing. UserError when a gradient is not
+    finite.
     """
     from tqdm import tqdm
 
@@ -164,7 +165,8 @@ def train(
             _restore(ema.average, saved["ema"])
 
     log_every = max(1, settings.steps // 200)
-    save_every = max(1, settings.steps // 20)
+    watch_every = max(1, settings.steps // 20)
+    save_every = math.ceil(settings.steps / 20)
     progress = tqdm(range(first, settings.steps), label, initial=first, total=settings.steps, mininterval=5)
     for step in progress:
         gradients.zero()
@@ -192,7 +194,7 @@ def train(
         if step % log_every == 0 or step + 1 == settings.steps:
             history.append({"step": step, **values})
             progress.set_postfix({k: f"{v:.4g}" for k, v in values.items() if k.startswith("loss")}, refresh=False)
-        if watch and (step + 1) % save_every == 0:
+        if watch and (step + 1) % watch_every == 0:
             with _averaged(model, parameters, ema):
                 watch(step + 1)
         if (step + 1) % save_every == 0 and step + 1 < settings.steps:
