@@ -22,7 +22,7 @@ def test_judge_features_do_not_depend_on_the_batch(images, monkeypatch):
     monkeypatch.setattr(features, "BATCH", 4)
     assert network.features(images) == pytest.approx(whole, abs=1e-5)
     assert whole.shape == (9, 64) and whole.dtype == np.float32 and network.logits(images).shape == (9, 10)
-    assert [layer.shape[1] for layer in network.layers(images)] == [32, 64, 64]
+    assert [layer.shape[1] for layer in network.layers(images)] == [32, 32, 64, 64]
 
 
 def test_grey_becomes_rgb_and_small_becomes_larger(images):
