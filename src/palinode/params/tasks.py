@@ -24,7 +24,7 @@ class Gate(Settings):
 
     samples: Positive = 4096
     hit_rate: tuple[Float, Float] = (0.003, 0.03)
-    fid_ratio: Rate = 10.0  # FID to the reference at most this many times the real-vs-real FID
+    fid_ratio: Rate = 20.0  # FID to the reference at most this many times the real-vs-real FID
 
 class Sample(Settings):
     sampler: Literal["ddpm", "ddim"] = "ddpm"
