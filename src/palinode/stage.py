@@ -22,8 +22,8 @@ def main(run: Callable[..., None]) -> None:
     A stage that ends well adds its seconds and its peak memory (GiB, of the device too where that is CUDA) to the log.
     """
     start = time.perf_counter()
-    # importing torch and diffusers makes a million objects that stay: searching them for garbage as often as Python
-    # does by default, and once more at the end, takes a quarter of the time
+    # importing torch and diffusers makes three quarters of a million objects that stay: searching them for garbage as
+    # often as Python does by default, and once more at the end, takes a quarter of the time
     gc.set_threshold(100_000)
     try:
         run(*sys.argv[1:])
