@@ -1,5 +1,6 @@
 """Unlearning of memorised prompts: methods of the families data and concept, unchanged, on a model told one prompt."""
 
+import gc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -96,7 +97,9 @@ def unlearn(
     method.begin(face, {"seed": seeds.derive(*key, "method")})
     data = training_data(subject, model, settings.sample.steps, method.needs_anchor)
     batches = ConceptBatches(data, model, training.batch, training.accumulate, key)
-    return train(face, method, batches, training, scratch, label, watch)
+    history = train(face, method, batches, training, scratch, label, watch)
+    gc.collect()  # torch's optimisers refer to themselves: the moments of this one would lie beside the next prompt's
+    return history
 
 
 def forget(
