@@ -98,7 +98,7 @@ def unlearn(
     data = training_data(subject, model, settings.sample.steps, method.needs_anchor)
     batches = ConceptBatches(data, model, training.batch, training.accumulate, key)
     history = train(face, method, batches, training, scratch, label, watch)
-    gc.collect()  # torch's optimisers refer to themselves: the moments of this one would lie beside the next prompt's
+    gc.collect()  # torch leaves a process's first optimiser, moments and all, in a reference cycle
     return history
 
 
