@@ -2,6 +2,7 @@
 
 import numpy as np
 import second_judge
+import torch
 
 from palinode import contact
 
@@ -18,3 +19,23 @@ def test_a_probe_learns_what_is_linear_and_scales_its_features():
     x = np.eye(3)[labels] * [1, 100, 0.01] + generator.normal(size=(600, 3)) * [0.05, 5, 0.0005]
     probe = second_judge.Probe(x[:400], labels[:400])
     assert (probe(x[400:]) == labels[400:]).mean() > 0.98
+
+
+class Plain:
+    """Two layers with known moments, and features that name the picture."""
+
+    def layers(self, images):
+        x = torch.as_tensor(images).permute(0, 3, 1, 2).float()
+        return [x, 2 * x[:, :1]]
+
+    def features(self, images):
+        return images[:, :1, 0, 0].astype(np.float32)
+
+
+def test_a_description_has_every_channels_mean_and_deviation_whatever_the_batch(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    monkeypatch.setattr(second_judge, "BATCH", 2)
+    found = second_judge.describe(Plain(), images)
+    means, deviations = images.mean((1, 2)), images.std((1, 2), ddof=1)
+    expected = np.hstack([means, deviations, 2 * means[:, :1], 2 * deviations[:, :1], images[:, :1, 0, 0]])
+    assert np.allclose(found, expected, rtol=1e-5)

@@ -1,9 +1,10 @@
 """Check the judge of captioned scenes with a second, independent one: python tools/second_judge.py BASE.
 
-Ridge regression from the features of an ImageNet network (extra `efficientnet`) to thing and style, fitted on pictures
-of an augmentation stream of its own. Writes results/second-judge-<base>.json: its accuracy on held-out pictures, and on
-the pictures that the base drew for its gate how often the two judges agree, and how often each sees what was asked for.
-Outside the graph: it says something about the judge and feeds no other number.
+Ridge regression from the activations of an ImageNet network (extra `efficientnet`) to thing and style, fitted on
+pictures of an augmentation stream of its own, each once as it is and once through the base's autoencoder, which every
+picture of the base comes out of. Writes results/second-judge-<base>.json: its accuracy on held-out pictures, as they
+are and decoded, and on the pictures that the base drew for its gate how often the two judges agree, and how often each
+sees what was asked for. Outside the graph: it says something about the judge and feeds no other number.
 """
 
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from palinode import judge as judge_files
-from palinode import params
+from palinode import params, text_to_image
 from palinode.data import emoji
 from palinode.data.captions import STYLES
 from palinode.data.scenes import World
@@ -23,9 +24,10 @@ from palinode.metrics.record import share
 from palinode.models import to_images, to_model
 from palinode.scene_judge import SceneJudge, Stream
 from palinode.stage import main
+from palinode.text_to_image import TextToImage
 
 HEADS = ("concept", "style")
-FIT, HELD, RIDGE = 40, 8, 1.0  # batches of 256; penalty on standardised features
+BATCH, FIT, HELD, RIDGE = 256, 40, 8, 1.0  # pictures; batches; penalty on standardised features
 
 
 class Probe:
@@ -44,11 +46,29 @@ class Probe:
         return (self._standardised(x) @ self.weights).argmax(1)
 
 
-def stream_features(network: features.Backbone, stream: Stream, batches: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Features [N, D] of a stream's pictures, and their classes of thing and style."""
+def describe(network: features.Backbone, images: np.ndarray) -> np.ndarray:
+    """[N, D]: mean and deviation over the picture of every channel of every layer, and the pooled features."""
+    parts = []
+    for first in range(0, len(images), BATCH):
+        some = images[first : first + BATCH]
+        layers = network.layers(some)
+        moments = [moment.cpu().numpy() for layer in layers for moment in (layer.mean((2, 3)), layer.std((2, 3)))]
+        parts.append(np.hstack([*moments, network.features(some)]))
+    return np.concatenate(parts)
+
+
+def pictures(stream: Stream, batches: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """A stream's pictures, uint8 [N, 32, 32, 3], and their classes of thing and style."""
     parts = [stream(step) for step in range(batches)]
     images = np.concatenate([to_images(part.images) for part in parts])
-    return network.features(images), [torch.cat([getattr(part, head) for part in parts]).numpy() for head in HEADS]
+    return images, [torch.cat([getattr(part, head) for part in parts]).numpy() for head in HEADS]
+
+
+@torch.inference_mode()
+def decoded(model: TextToImage, images: np.ndarray) -> np.ndarray:
+    """The same pictures after the base's autoencoder."""
+    batches = [to_model(images[first : first + BATCH]) for first in range(0, len(images), BATCH)]
+    return np.concatenate([to_images(model.decode(model.encode(batch))) for batch in batches])
 
 
 def tiles(path: Path, side: int = 32, gap: int = 1) -> np.ndarray:
@@ -68,23 +88,26 @@ def run(base: str) -> None:
     network = networks[features.EfficientNetLite0.name]
     world, others = World.read(), emoji.read_drawings(emoji.FOLDER, "others.npy")
     key = (params.load().root_seed, "second judge", base)
-    x, labels = stream_features(network, Stream(world, others, 256, (*key, "fit")), FIT)
-    probes = [Probe(x, some) for some in labels]
-    x, labels = stream_features(network, Stream(world, others, 256, (*key, "held"), held=True), HELD)
-    held = [share(int((probe(x) == truth).sum()), len(truth)) for probe, truth in zip(probes, labels, strict=True)]
-
     folder = Path("models") / base
+    model = text_to_image.load(folder / "base", torch.device("cpu"), "fp32")
+    images, labels = pictures(Stream(world, others, BATCH, (*key, "fit")), FIT)
+    x = np.vstack([describe(network, images), describe(network, decoded(model, images))])
+    probes = [Probe(x, np.tile(some, 2)) for some in labels]
+    images, labels = pictures(Stream(world, others, BATCH, (*key, "held"), held=True), HELD)
+    held = {"held_out": describe(network, images), "held_out_decoded": describe(network, decoded(model, images))}
+
     drawn = tiles(folder / "gate/concepts.png")
     with torch.inference_mode():
         first = [logits.argmax(1).numpy() for logits in judge_files.load(folder / "judge", SceneJudge)(to_model(drawn))]
-    second = [probe(network.features(drawn)) for probe in probes]
+    x = describe(network, drawn)
+    second = [probe(x) for probe in probes]
     asked = np.divmod(np.arange(len(drawn)), len(STYLES))
     found = {}
     for i, head in enumerate(HEADS):
         one, two, truth = first[i], second[i], asked[i]
         pairs = {"agree": one == two, "first_right": one == truth, "second_right": two == truth}
-        found[head] = {"held_out": held[i]}
-        found[head] |= {what: share(int(hit.sum()), len(hit)) for what, hit in pairs.items()}
+        pairs = {what: probes[i](x) == labels[i] for what, x in held.items()} | pairs
+        found[head] = {what: share(int(hit.sum()), len(hit)) for what, hit in pairs.items()}
     write_json(Path(f"results/second-judge-{base}.json"), found)
     for head, values in found.items():
         print(head, ", ".join(f"{what} {v['value']:.1%} [{v['lo']:.1%}, {v['hi']:.1%}]" for what, v in values.items()))
