@@ -48,13 +48,11 @@ class Probe:
 
 def describe(network: features.Backbone, images: np.ndarray) -> np.ndarray:
     """[N, D]: mean and deviation over the picture of every channel of every layer, and the pooled features."""
-    parts = []
+    moments = []
     for first in range(0, len(images), BATCH):
-        some = images[first : first + BATCH]
-        layers = network.layers(some)
-        moments = [moment.cpu().numpy() for layer in layers for moment in (layer.mean((2, 3)), layer.std((2, 3)))]
-        parts.append(np.hstack([*moments, network.features(some)]))
-    return np.concatenate(parts)
+        layers = network.layers(images[first : first + BATCH])
+        moments.append(torch.cat([stat for layer in layers for stat in (layer.mean((2, 3)), layer.std((2, 3)))], 1))
+    return np.hstack([torch.cat(moments).cpu().numpy(), network.features(images)])
 
 
 def pictures(stream: Stream, batches: int) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -99,8 +97,8 @@ def run(base: str) -> None:
     drawn = tiles(folder / "gate/concepts.png")
     with torch.inference_mode():
         first = [logits.argmax(1).numpy() for logits in judge_files.load(folder / "judge", SceneJudge)(to_model(drawn))]
-    x = describe(network, drawn)
-    second = [probe(x) for probe in probes]
+    description = describe(network, drawn)
+    second = [probe(description) for probe in probes]
     asked = np.divmod(np.arange(len(drawn)), len(STYLES))
     found = {}
     for i, head in enumerate(HEADS):
