@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common import REPOSITORY, measured
 
-MODEL = ("diffusers.models.unets.unet_2d", "tqdm")
+MODEL = ("palinode.models; palinode.models.unet_2d()", "tqdm")
 METRICS = ("palinode.judge", "torchmetrics.image.inception", "torchmetrics.image.kid",
            "torchmetrics.functional.image", "cleanfid.fid", "scipy.special")  # fmt: skip
 LATE = {

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ from huggingface_hub.utils import filter_repo_objects
 
 from palinode import models
 from palinode.errors import UserError
+
+TEXT_BASE = Path(__file__).parent.parent / "models/emoji/base"
 
 
 @pytest.fixture
@@ -42,6 +47,21 @@ def test_saving_twice_gives_the_same_bytes_and_no_path(folder, tmp_path):
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         assert file.read_bytes() == (tmp_path / "again" / file.relative_to(folder)).read_bytes(), file
     assert str(tmp_path) not in (folder / "unet" / "config.json").read_text()
+
+
+def test_loading_leaves_transformers_out_and_text_pipelines_work_after_it(folder):
+    """In a process of its own, since what is imported depends on what ran before."""
+    program = """
+import sys
+import torch
+from palinode import models
+models.load(sys.argv[1])
+assert "transformers.modeling_utils" not in sys.modules
+from diffusers import StableDiffusionPipeline
+pipeline = StableDiffusionPipeline.from_pretrained(sys.argv[2], torch_dtype=torch.float32)
+assert pipeline("a red circle", num_inference_steps=1, output_type="np").images.shape == (1, 32, 32, 3)
+"""
+    subprocess.run([sys.executable, "-c", program, folder, TEXT_BASE], check=True)
 
 
 def test_half_precision_is_stored_and_read_as_float32(model, tmp_path):

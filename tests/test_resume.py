@@ -17,9 +17,9 @@ from project import PARAMETERS, Project
 STEPS, CHUNKS = 100, 20
 # stage: (arguments, what it writes, its finished work in scratch, bounds of the pieces after which it is killed)
 STAGES = {
-    "pretrain": (("tiny", "base"), "models/tiny/base", "checkpoint.pt", (1, 12)),
-    "pretrain_class": (("two",), "models/two", "checkpoint.pt", (1, 12)),
-    "unlearn": (("tiny", "siss-05", "0"), "out/cells/tiny/siss-05/0", "checkpoint.pt", (1, 12)),
+    "pretrain": (("tiny", "base"), "models/tiny/base", "checkpoint.pt", (1, 6)),
+    "pretrain_class": (("two",), "models/two", "checkpoint.pt", (1, 6)),
+    "unlearn": (("tiny", "siss-05", "0"), "out/cells/tiny/siss-05/0", "checkpoint.pt", (1, 6)),
     "gate": (("tiny",), "models/tiny/gate.json", "chunk-*.npy", (1, 7)),
     "sample": (("tiny", "base", "0"), "out/cells/tiny/base/0/samples", "chunk-*.npy", (1, 7)),
     "evaluate": (("tiny", "base", "0"), "out/cells/tiny/base/0/evaluation", "*.json", (1, 3)),
@@ -94,7 +94,7 @@ def break_and_mend(ready: Project, place: Path, stage: str) -> tuple[dict, dict,
         done, start = pieces(broken, pattern), resumes_at() if training else None
         kill(broken, broken.command(stage, *arguments), pattern, after, delay, log)
         if training:
-            assert first_step(log.read_text()) == start <= resumes_at() - STEPS // 20
+            assert first_step(log.read_text()) == start <= resumes_at() - STEPS // 12
         else:
             assert done.items() <= pieces(broken, pattern).items(), "a finished piece was made again"
     start = resumes_at() if training else None

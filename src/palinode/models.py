@@ -85,13 +85,26 @@ def to_images(x: Tensor):
     return (x.clamp(-1, 1) + 1).mul(127.5).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
+def unet_2d() -> type:
+    """diffusers' UNet2DModel, without the second that diffusers spends on importing transformers for its LoRA and
+    single-file loaders: in this process those two stay without it, all else finds it."""
+    import diffusers.loaders  # draws up its list of names, with transformers
+
+    flags = diffusers.utils.import_utils
+    installed, flags._transformers_available = flags._transformers_available, False
+    try:
+        from diffusers.models.unets.unet_2d import UNet2DModel
+    finally:
+        flags._transformers_available = installed
+    return UNet2DModel
+
+
 def create(settings: dict, scheduler: dict, seed: int) -> Diffuser:
     """A fresh UNet2DModel; the initial weights depend on the seed alone."""
-    from diffusers.models.unets.unet_2d import UNet2DModel
-
+    network = unet_2d()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = UNet2DModel(**settings)
+        net = network(**settings)
     return Diffuser(net.eval(), Schedule.from_config(scheduler), scheduler)
 
 
@@ -101,8 +114,6 @@ def load(source: str | Path, device: str | torch.device = "cpu", precision: str 
     Both layouts in use are read: `unet/` and `scheduler/` folders, or everything at the top (older DDPM repositories).
     UserError when weights are missing, damaged or a pickle.
     """
-    from diffusers.models.unets.unet_2d import UNet2DModel
-
     folder = locate(source)
     unet, scheduler = folder / "unet", folder / "scheduler" / "scheduler_config.json"
     unet = unet if unet.is_dir() else folder
@@ -114,8 +125,9 @@ def load(source: str | Path, device: str | torch.device = "cpu", precision: str 
         raise UserError(
             f"no {WEIGHTS} in {unet}: expected a diffusers folder; give a local path or download the checkpoint"
         )
+    network = unet_2d()
     try:
-        net = UNet2DModel.from_pretrained(unet, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True)
+        net = network.from_pretrained(unet, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"cannot read the weights in {unet}: {str(error).splitlines()[0]}") from None
     config = read_json(scheduler)

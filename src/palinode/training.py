@@ -1,6 +1,7 @@
 """The one training loop: pretraining, retraining and every unlearning method go through it."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,10 +140,10 @@ def train(
 ) -> list[dict]:
     """Train `model` in place and return the logged history, one dictionary every `log_every` steps.
 
-    settings: the fields of `params.Training`. Checkpoints go to `scratch`; running the same thing again continues
-    from the last one to the same bytes. watch: called with the steps done after every twentieth of the training, while
-    the model has its averaged weights; again for some of them when continuing. UserError when a gradient is not
-    finite.
+    settings: the fields of `params.Training`. A checkpoint goes to `scratch` after every twelfth of the steps and every
+    ten minutes; running the same thing again continues from the last one to the same bytes. watch: called with the
+    steps done after every twentieth of the training, while the model has its averaged weights; again for some of them
+    when continuing. UserError when a gradient is not finite.
     """
     from tqdm import tqdm
 
@@ -166,7 +167,7 @@ def train(
 
     log_every = max(1, settings.steps // 200)
     watch_every = max(1, settings.steps // 20)
-    save_every = math.ceil(settings.steps / 20)
+    save_every, saved_at = math.ceil(settings.steps / 12), time.monotonic()
     progress = tqdm(range(first, settings.steps), label, initial=first, total=settings.steps, mininterval=5)
     for step in progress:
         gradients.zero()
@@ -197,7 +198,9 @@ def train(
         if watch and (step + 1) % watch_every == 0:
             with _averaged(model, parameters, ema):
                 watch(step + 1)
-        if (step + 1) % save_every == 0 and step + 1 < settings.steps:
+        due = (step + 1) % save_every == 0 or time.monotonic() - saved_at > 600
+        if due and step + 1 < settings.steps:
+            saved_at = time.monotonic()
             scratch.save_checkpoint({
                 "step": step + 1, "history": history, "passes": model.passes, "parameters": parameters,
                 "buffers": buffers,
