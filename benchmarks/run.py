@@ -232,7 +232,7 @@ def show(value: object) -> str:
 
 
 def machine() -> dict:
-    """What the numbers were measured on. A load above 0.5 at the start means that something else was running."""
+    """What the numbers were measured on. The load, a mean over a minute, counts the benchmark before."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers")}
     return {"platform": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count(),
             "load": round(os.getloadavg()[0], 2), **versions}  # fmt: skip

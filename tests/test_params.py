@@ -5,6 +5,7 @@ import itertools
 from pathlib import Path
 
 import pytest
+import tune
 import tune_concept
 import tune_prompts
 import yaml
@@ -99,9 +100,16 @@ def read(name: str) -> list[dict[str, str]]:
 
 
 def test_learning_rates_are_the_winners_of_the_search():
-    winners = {trial["row"]: float(trial["lr"]) for trial in read("tuning.csv") if trial["chosen"] == "1"}
-    loaded = params.load(ROOT / "params.yaml")
-    assert {row: loaded.row("tshirt", row).lr for row in loaded.data.rows} == winners
+    trials, loaded = read("tuning.csv"), params.load(ROOT / "params.yaml")
+    measured = ("eps_error_forget", "inception_score_judge")
+    base, *trials = [trial | {name: float(trial[name]) for name in measured} for trial in trials]
+    assert base["row"] == "base" and {trial["row"] for trial in trials} == set(loaded.data.rows)
+    for row in loaded.data.rows:
+        tried = [trial for trial in trials if trial["row"] == row]
+        assert sorted(float(trial["lr"]) for trial in tried) == sorted(tune.GRID), row
+        winner = tune.choose(tried, base)
+        assert [trial["chosen"] == "1" for trial in tried] == [trial is winner for trial in tried], row
+        assert loaded.row("tshirt", row).lr == float(winner["lr"]), row
 
 
 def test_learning_rates_of_concept_tasks_are_the_winners_of_their_search():

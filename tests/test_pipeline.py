@@ -1,6 +1,8 @@
 """What `dvc repro` and `dvc exp run` run and leave alone, in copies of one finished tiny project."""
 
 import json
+import os
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -118,6 +120,29 @@ def test_a_fresh_clone_trains_nothing(finished, tmp_path):
     clone = finished[0].clone(tmp_path / "clone")
     assert clone.repro("gate@tiny", "retrain@tiny") == {"plan", "prepare@tiny"}  # `pretrain` and `judge` precede `gate`
     assert clone.git("status", "--porcelain") == ""
+
+
+def test_results_are_read_by_dvcs_own_commands(project):
+    was = json.loads(project.dvc("metrics", "show", "--json"))[""]["data"]["results/metrics.json"]["data"]
+    project.change("rows/siss-05/lr", 3e-3)
+    project.repro()
+    assert was and json.loads(project.dvc("metrics", "diff", "--json"))["results/metrics.json"]
+    for command in ("show", "diff"):
+        project.dvc("plots", command, "--out", f"plots-{command}")
+        page = (project.folder / f"plots-{command}/index.html").read_text()
+        assert "Inception Score (judge) against NLL of the forget image" in page
+    assert "siss-05" in project.dvc("exp", "show", "--json")
+
+
+@pytest.mark.parametrize("arguments", [("plan",), ("prepare", "tiny"), ("judge", "tiny"), ("report",)])
+def test_stages_without_a_diffusion_model_never_import_diffusers(project, arguments):
+    script, *rest = arguments
+    program = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "
+        "assert 'torch' in sys.modules or 'prepare' in sys.argv[0]; assert 'diffusers' not in sys.modules"
+    )
+    project.run(sys.executable, "-c", program, f"stages/{script}.py", *rest,
+                env=project.environment | {"PYTHONPATH": f"src{os.pathsep}stages"})  # fmt: skip
 
 
 def test_axes_can_be_chosen_on_the_command_line(project):
