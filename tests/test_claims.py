@@ -22,9 +22,16 @@ MAPPING = {
 RNG = np.random.default_rng(0)
 
 
+def on_paper_rows(table: dict, claim: dict) -> bool | None:
+    """A claim on the table's own numbers; None if one of them is missing."""
+    check = claims.parse(claim["check"], claim["id"])
+    values = {reference: claims.paper_value(table, reference) for reference in check.references}
+    return None if None in values.values() else bool(check.evaluate(values))
+
+
 @pytest.mark.parametrize("table,claim", CASES)
 def test_holds_on_the_papers_own_rows(table, claim):
-    assert claims.on_paper_rows(table, claim) == claim["holds_on_rows"]
+    assert on_paper_rows(table, claim) == claim["holds_on_rows"]
 
 
 def test_own_claims_are_true_on_table_2_where_it_has_the_metrics():
@@ -32,7 +39,7 @@ def test_own_claims_are_true_on_table_2_where_it_has_the_metrics():
     own = [claim for claim in tables["small_tshirt_order"]["claims"] if "eps_error" not in claim["check"]]
     assert len(own) == 7
     for claim in own:
-        assert claims.on_paper_rows(tables["siss_mnist_tshirt_table2"], claim) is True, claim["id"]
+        assert on_paper_rows(tables["siss_mnist_tshirt_table2"], claim) is True, claim["id"]
 
 
 def test_mapping_covers_every_table():

@@ -75,9 +75,10 @@ def test_overlapping_sets_are_refused(tmp_path):
     np.save(tmp_path / "overlap.npy", IMAGES[2:3])
     with pytest.raises(UserError, match="forget and retain sets overlap"):
         splits.prepare(settings(tmp_path, forget=str(tmp_path / "overlap.npy")), tmp_path / "out")
-    np.save(tmp_path / "reference2.npy", IMAGES[8:])
-    with pytest.raises(UserError, match="holds a forget image"):
-        splits.prepare(settings(tmp_path, reference=str(tmp_path / "reference2.npy")), tmp_path / "out")
+    for first, name in ((8, "reference2.npy"), (7, "reference3.npy")):  # the forget image; and a retain image
+        np.save(tmp_path / name, IMAGES[first:])
+        with pytest.raises(UserError, match=f"{name} shares {9 - first} image.* with the training set"):
+            splits.prepare(settings(tmp_path, reference=str(tmp_path / name)), tmp_path / "out")
 
 
 def test_a_repeated_forget_image_is_refused(tmp_path):

@@ -44,6 +44,7 @@ def test_too_few_images_and_those_of_another_size_are_refused(digits, network, t
         file.unlink()
     with pytest.raises(UserError, match="b holds 60 images, .* need 65"):
         folder_fid.distance(place / "a", place / "b", network, SHAPE)
-    Image.new("L", (8, 8)).save(place / "b/small.png")
+    (place / "b/deeper").mkdir()
+    Image.new("L", (8, 8)).save(place / "b/deeper/small.png")
     with pytest.raises(UserError, match="small.png is 8x8"):
         folder_fid.distance(place / "a", place / "b", network, SHAPE)

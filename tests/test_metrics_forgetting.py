@@ -56,7 +56,7 @@ def test_a_model_of_one_image_restores_it(forget):
     model = Memory(torch.from_numpy(forget[:1]).permute(0, 3, 1, 2) / 127.5 - 1)
     outputs = forgetting.denoise(model, forget[:1], 250, 3)
     assert len(model.batches) == 251 and (np.abs(outputs.astype(int) - forget[0]) <= 1).all()
-    assert forgetting.denoise_similarity(model, forget[:1], 250, 3, Pixels()) == pytest.approx(1, abs=1e-4)
+    assert forgetting.cosine_to_originals(outputs, forget[:1], Pixels()) == pytest.approx(1, abs=1e-4)
 
 
 def test_noise_belongs_to_image_and_draw_not_to_the_batch(forget):

@@ -1,7 +1,6 @@
 """What `dvc repro` and `dvc exp run` run and leave alone, in copies of one finished tiny project."""
 
 import json
-import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -139,10 +138,10 @@ def test_stages_without_a_diffusion_model_never_import_diffusers(project, argume
     script, *rest = arguments
     program = (
         "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "
-        "assert 'torch' in sys.modules or 'prepare' in sys.argv[0]; assert 'diffusers' not in sys.modules"
+        "assert 'diffusers' not in sys.modules"
     )
-    project.run(sys.executable, "-c", program, f"stages/{script}.py", *rest,
-                env=project.environment | {"PYTHONPATH": f"src{os.pathsep}stages"})  # fmt: skip
+    environment = project.environment | {"PYTHONPATH": "src"}
+    project.run(sys.executable, "-c", program, f"stages/{script}.py", *rest, env=environment)
 
 
 def test_axes_can_be_chosen_on_the_command_line(project):

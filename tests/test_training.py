@@ -1,5 +1,8 @@
 """The training loop: gradients, resume, clipping, averages, schedules."""
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +52,15 @@ def test_an_interrupted_run_continues_to_the_same_bytes(scratch, ema):
         resumed = run(settings, folder)
     assert all(torch.equal(a, b) for a, b in zip(whole[0], resumed[0], strict=True))
     assert whole[1:] == resumed[1:]
+
+
+def test_a_slow_training_is_saved_every_ten_minutes_too(scratch, monkeypatch):
+    clock = itertools.count(step=601)
+    monkeypatch.setattr("palinode.training.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with pytest.raises(KeyboardInterrupt), scratch() as folder:
+        run(training(steps=20), folder, stop_at=13)
+    with scratch() as folder:
+        assert folder.load_checkpoint()["step"] == 13
 
 
 def test_accumulated_micro_batches_equal_their_mean(scratch):

@@ -3,8 +3,7 @@
 python tools/folder_fid.py FOLDER FOLDER [JUDGE]
 
 JUDGE: a judge's folder (default: models/tshirt/judge), whose size and channels the images must have. clean-fid's own
-Inception network is not offered: it would be downloaded. Images are neither resized nor stored. Prints one line;
-outside the graph.
+Inception network is not offered: it would be downloaded. Images are not resized. Prints one line; outside the graph.
 """
 
 from pathlib import Path
@@ -20,17 +19,21 @@ from palinode.stage import device, main
 
 
 def distance(first: Path, second: Path, network: JudgeBackbone, shape: tuple[int, int, int]) -> float:
-    """clean-fid's Fréchet distance between the images of two folders, each of `shape` [H, W, C].
+    """clean-fid's Fréchet distance between the images below two folders, each of `shape` [H, W, C].
 
     UserError for a damaged image, one of another size, or fewer images than a covariance of the features needs.
     """
     from cleanfid.fid import compute_fid
+    from cleanfid.utils import EXTENSIONS
 
+    least = network.features(np.zeros((1, *shape), np.uint8)).shape[1] + 1
     for folder in (first, second):
-        images = [sources.read_image(file, shape) for file in sources.image_files(folder)]
-        least = network.features(images[0][None]).shape[1] + 1
-        if len(images) < least:
-            raise UserError(f"{folder} holds {len(images)} images, the features of this network need {least}")
+        sources.image_files(folder)  # names one that is missing or empty
+        files = [file for file in folder.rglob("*") if file.suffix[1:] in EXTENSIONS]  # what clean-fid reads
+        for file in files:
+            sources.read_image(file, shape)
+        if len(files) < least:
+            raise UserError(f"{folder} holds {len(files)} images, the features of this network need {least}")
 
     def features(batch: torch.Tensor) -> torch.Tensor:
         """clean-fid gives RGB of any image, float [B, 3, H, W] in [0, 255]."""

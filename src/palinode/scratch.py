@@ -43,8 +43,12 @@ class Scratch:
         self.name, self.folder = name, root() / f"{name.replace('/', '-')}-{key}"
 
     def __enter__(self) -> "Scratch":
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / "lock", "w")  # noqa: SIM115  held until __exit__
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.folder / "lock", "w")  # noqa: SIM115  held until __exit__
+        except OSError as error:
+            reason = f"{error.strerror}; PALINODE_SCRATCH names the folder for unfinished work"
+            raise UserError(f"cannot write {self.folder}: {reason}") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

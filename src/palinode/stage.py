@@ -42,9 +42,12 @@ def _log(seconds: float) -> None:
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_initialized():
         spent["GiB on the device"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    LOG.parent.mkdir(exist_ok=True)
-    with open(LOG, "a", encoding="utf-8") as log:
-        log.write(json.dumps(spent) + "\n")
+    try:
+        LOG.parent.mkdir(exist_ok=True)
+        with open(LOG, "a", encoding="utf-8") as log:
+            log.write(json.dumps(spent) + "\n")
+    except OSError as error:  # the stage's outputs are complete: that its time goes unrecorded must not undo them
+        print(f"note: {LOG} was not written: {error.strerror}", file=sys.stderr)
 
 
 def cell(task: str, row: str, seed: str | int) -> Path:

@@ -17,7 +17,7 @@ def prepare(settings, folder: Path) -> dict:
     """Write retain.npy, forget.npy, reference.npy, the judge's arrays and facts.json into `folder`; return the facts.
 
     UserError when A is empty, X\\A is empty, A and X\\A or X and the reference share an image, or an image cannot be
-    read.
+    read. X\\A is written image by image: it may be larger than memory, and a map of it would die on a full disk.
     """
     shape = (settings.size, settings.size, settings.channels)
     forget = _read_forget(settings, shape)
@@ -30,10 +30,12 @@ def prepare(settings, folder: Path) -> dict:
     if count == 0:
         raise UserError("the retain set is empty: k = n leaves nothing to keep")
     folder.mkdir(parents=True, exist_ok=True)
-    retain = np.lib.format.open_memmap(folder / "retain.npy", "w+", np.uint8, (count, *shape))
-    for i, image in enumerate(images):
-        retain[i] = image
-    retain.flush()
+    with open(folder / "retain.npy", "wb") as handle:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+        np.lib.format.write_array_header_1_0(handle, header)
+        for image in images:
+            handle.write(image.tobytes())
+    retain = np.load(folder / "retain.npy", mmap_mode="r")
 
     forgotten, kept_hashes = _hashes(forget), _hashes(retain)
     if len(forgotten) < len(forget):
@@ -45,8 +47,8 @@ def prepare(settings, folder: Path) -> dict:
     write_array(folder / "forget.npy", forget)
     if settings.reference is not None:
         reference = np.stack(list(sources.read(settings.reference, shape)[1]))
-        if _hashes(reference) & forgotten:
-            raise UserError(f"{settings.reference} holds a forget image: it would not count as real data")
+        if shared := len(_hashes(reference) & (forgotten | kept_hashes)):
+            raise UserError(f"{settings.reference} shares {shared} image(s) with the training set: keep it apart")
         write_array(folder / "reference.npy", reference)
     for part in ("train", "test") if settings.judge else ():
         write_labelled(Path(getattr(settings.judge, part)), f"judge-{part}", shape, folder)

@@ -66,8 +66,3 @@ def cosine_to_originals(outputs: np.ndarray, forget: np.ndarray, backbone: Backb
     original = np.repeat(backbone.features(forget).astype(np.float64), len(outputs) // len(forget), axis=0)
     norms = np.linalg.norm(found, axis=1) * np.linalg.norm(original, axis=1)
     return (found * original).sum(1) / np.maximum(norms, np.finfo(np.float64).tiny)
-
-
-def denoise_similarity(model: Diffuser, forget: np.ndarray, t: int, draws: int, backbone: Backbone) -> np.ndarray:
-    """`cosine_to_originals` of `denoise`: float64 [K * draws]."""
-    return cosine_to_originals(denoise(model, forget, t, draws), forget, backbone)

@@ -162,13 +162,6 @@ def paper_value(table: dict, reference: str) -> float | None:
     return table["rows"].get(row, {}).get(metric)
 
 
-def on_paper_rows(table: dict, claim: dict) -> bool | None:
-    """Evaluate a claim on the table's own numbers; None if one of them is missing."""
-    check = parse(claim["check"], claim["id"])
-    values = {reference: paper_value(table, reference) for reference in check.references}
-    return None if None in values.values() else bool(check.evaluate(values))
-
-
 def paper_rows(task: Task, mapping: dict) -> dict[str, str]:
     """Paper row id -> name of this run's row: the `paper` of each row's settings, and the reference rows."""
     rows = {paper: name for name, paper in mapping["reference_rows"].items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 LIBRARIES = ("torch", "diffusers", "numpy", "scipy", "torchmetrics", "clean-fid", "lpips", "safetensors", "matplotlib",
              "dvc")
+CODE = ("src", "stages", "dvc.yaml", "data", "reference")  # params.yaml and dvc.lock change with every experiment
 
 
 def describe(root: Path = Path(".")) -> dict:
@@ -23,7 +24,7 @@ def describe(root: Path = Path(".")) -> dict:
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "commit": _git(root, "rev-parse", "HEAD"),
-        "modified": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
+        "modified": bool(_git(root, "status", "--porcelain", "--untracked-files=no", "--", *CODE)),
     }
 
 
