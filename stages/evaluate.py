@@ -24,8 +24,7 @@ def run(task: str, row: str, seed: str) -> None:
     inputs = [path(name), here / "samples", *([] if row == "real" else [folder])]
     inputs += [cell(task, role, 0) / "samples" for role in ("base", "oracle")]
     with Scratch(f"{name}-{row}-{seed}", inputs) as scratch:
-        store = Store(scratch.folder)
-        metrics, features = evaluate_cell(context(task, row, here, folder, where), store.finished, store.keep)
+        metrics, features = evaluate_cell(context(task, row, here, folder, where, Store(scratch.folder)))
         entries, replicates = pack(metrics)
         with atomic(here / "evaluation") as out:
             write_json(out / "metrics.json", entries)
@@ -33,7 +32,7 @@ def run(task: str, row: str, seed: str) -> None:
             write_arrays(out / "features.npz", features)
 
 
-def context(task: str, row: str, here: Path, folder: Path, where):
+def context(task: str, row: str, here: Path, folder: Path, where, store):
     from palinode import models
     from palinode.metrics.evaluate import Context
 
@@ -53,6 +52,7 @@ def context(task: str, row: str, here: Path, folder: Path, where):
         judge=None if models.absent(judge) else judge,
         judge_reason=models.absent(judge) or "",
         device=str(where),
+        store=store,
     )
 
 

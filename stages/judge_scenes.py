@@ -28,13 +28,13 @@ def run(base: str) -> None:
     key = (settings.root_seed, "judge", base)
     with Scratch(name, [path(name), emoji.FOLDER]) as scratch:
         judge = scene_judge.train(world, others, key, settings.training, scratch)
-    found = scene_judge.accuracy(judge, scene_judge.Stream(world, others, 256, (*key, "test")), BATCHES)
-    unseen = scene_judge.unseen(judge, scene_judge.Stream(world, others, 1, key, held=True), 256 * BATCHES, key)
-    print(f"judge@{base}: {found}, unseen drawings: {unseen}")
-    worst = min(found["concept"], found["style"])
-    if worst < ACCURACY:
-        raise UserError(f"judge@{base}: accuracy {worst:.4f} is below {ACCURACY}")
-    judge_files.save(judge, folder, {"test": found, "unseen": unseen})
+        found = scene_judge.accuracy(judge, scene_judge.Stream(world, others, 256, (*key, "test")), BATCHES)
+        unseen = scene_judge.unseen(judge, scene_judge.Stream(world, others, 1, key, held=True), 256 * BATCHES, key)
+        print(f"judge@{base}: {found}, unseen drawings: {unseen}")
+        worst = min(found["concept"], found["style"])
+        if worst < ACCURACY:
+            raise UserError(f"judge@{base}: accuracy {worst:.4f} is below {ACCURACY}")
+        judge_files.save(judge, folder, {"test": found, "unseen": unseen})
 
 
 if __name__ == "__main__":

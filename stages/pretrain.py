@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from palinode.io import read_array, read_json, write_json, write_text
+from palinode.io import read_array, read_json, write_text
 from palinode.settings import path, read
 from palinode.stage import device, main
 
@@ -16,7 +16,9 @@ def run(task: str, role: str) -> None:
         if getattr(settings, role) is None:
             write_text(folder / "absent.txt", f"task {task} gives no `{role}` and trains none\n")
         else:
-            write_json(folder / "source.json", {"source": getattr(settings, role)})
+            from palinode.models import name_source
+
+            name_source(folder, getattr(settings, role))
         return
     from palinode.pretraining import pretrain
     from palinode.scratch import Scratch

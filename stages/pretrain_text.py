@@ -6,7 +6,7 @@ A base with a `source` is that model, by its name alone; it has no oracles.
 from pathlib import Path
 
 from palinode.errors import UserError
-from palinode.io import write_json, write_text
+from palinode.io import write_text
 from palinode.settings import path, read
 from palinode.stage import device, main
 
@@ -21,7 +21,9 @@ def run(base: str, without: str | None = None) -> None:
         if without:
             write_text(folder / role / "absent.txt", reason)
         else:
-            write_json(folder / role / "source.json", {"source": settings.source})
+            from palinode.models import name_source
+
+            name_source(folder / role, settings.source)
         write_text(folder / "training" / role / "absent.txt", reason)
         return
     from palinode import conditional_sampling, text_to_image

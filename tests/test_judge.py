@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from palinode import judge
+from palinode.scratch import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,6 +34,26 @@ def test_a_saved_judge_answers_alike(tmp_path):
     x = torch.rand(2, 1, 16, 16)
     with torch.inference_mode():
         assert torch.equal(judge.load(tmp_path / "judge")(x), trained(x))
+
+
+def test_a_training_that_was_cut_off_continues_to_the_same_weights(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 255, (16, 16, 16, 1), dtype=np.uint8)
+    given = (images, np.arange(16) % 3, (1, "judge"), 4, 4)
+    whole, epochs = judge.train(*given), []
+    kept, vary = Checkpoint(tmp_path / "checkpoint.pt"), judge.vary
+
+    def cut_off(x, generator):
+        epochs.append(len(x))
+        if len(epochs) == 11:  # in the third epoch, of four batches each
+            raise KeyboardInterrupt
+        return vary(x, generator)
+
+    monkeypatch.setattr(judge, "vary", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        judge.train(*given, checkpoint=kept)
+    again = judge.train(*given, checkpoint=kept)
+    assert len(epochs) == 11 + 2 * 4
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in whole.state_dict().items())
 
 
 @pytest.mark.parametrize("task", ["tshirt", "mnist-class"])

@@ -8,6 +8,7 @@ import torch
 
 from palinode import judge, models
 from palinode.metrics import evaluate, features
+from palinode.metrics.store import Store
 
 UNET = {"sample_size": 16, "in_channels": 1, "out_channels": 1, "block_out_channels": [8, 16], "layers_per_block": 1,
         "down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "norm_num_groups": 4}  # fmt: skip
@@ -120,19 +121,46 @@ def test_unpaired_samples_are_not_compared(context):
 def test_another_schedule_leaves_the_likelihood_out(context):
     net = models.create(UNET, SCHEDULER | {"beta_schedule": "scaled_linear"}, seed=1)
     context.model = lambda: net
-    metrics = evaluate.nll(context)
+    metrics = evaluate.PIECES["nll_held"](context)
     assert "linear schedule" in metrics["nll_held"].reason and metrics["nll_held"].unit == "bits/dim"
 
 
-def test_finished_pieces_are_not_computed_again(context, monkeypatch):
+def test_finished_pieces_are_not_computed_again(context, monkeypatch, tmp_path):
     pieces = {name: evaluate.PIECES[name] for name in ("cost", "forget_rate", "integrity_judge")}
     monkeypatch.setattr(evaluate, "PIECES", pieces)
-    store = {}
-    whole, _ = evaluate.evaluate_cell(context, store.get, store.__setitem__)
-    assert set(store) == set(pieces)
+    context.store = Store(tmp_path)
+    whole, _ = evaluate.evaluate_cell(context)
+    assert {path.stem for path in tmp_path.glob("*.json")} == set(pieces)
     monkeypatch.setattr(evaluate, "PIECES", dict.fromkeys(pieces))  # calling any of them would now fail
-    again, _ = evaluate.evaluate_cell(context, store.get, store.__setitem__)
-    assert again == whole
+    again, _ = evaluate.evaluate_cell(context)
+    assert {name: (m.value, m.lo, m.hi) for name, m in again.items()} == {
+        name: (m.value, m.lo, m.hi) for name, m in whole.items()
+    }
+
+
+@pytest.mark.parametrize("piece", ["nll_forget", "nll_held", "denoise"])
+def test_a_long_piece_continues_where_it_was_cut_off(context, tmp_path, piece):
+    """The pass in which it is cut off is the first of the half that is left; all before it are kept."""
+    net, predict = context.diffuser, context.diffuser.predict
+    context.settings = SimpleNamespace(**vars(SETTINGS) | {"ode_steps": 4, "denoise_from": 31})
+    net.passes["forward"] = 0
+    whole, passes = evaluate.PIECES[piece](context), net.passes["forward"]
+    context.store, net.passes["forward"] = Store(tmp_path), 0
+
+    def cut_off(*arguments):
+        if net.passes["forward"] >= passes // 2:
+            raise KeyboardInterrupt
+        return predict(*arguments)
+
+    net.predict = cut_off
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.PIECES[piece](context)
+    net.predict = predict
+    again = evaluate.PIECES[piece](context)
+    assert net.passes["forward"] == passes
+    assert {name: (m.value, m.lo, m.hi) for name, m in again.items()} == {
+        name: (m.value, m.lo, m.hi) for name, m in whole.items()
+    }
 
 
 def test_copies_of_training_images_are_found(context, monkeypatch):

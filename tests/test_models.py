@@ -1,6 +1,8 @@
 """Model folders: diffusers can load what is written; damage is named."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 from palinode import models
 from palinode.errors import UserError
+from palinode.io import read_json
 
 TEXT_BASE = Path(__file__).parent.parent / "models/emoji/base"
 
@@ -129,10 +132,37 @@ def test_what_is_fetched_of_a_model_on_the_hub(monkeypatch, tmp_path):
     ]  # fmt: skip
     unwanted = ("README.md", "safety_checker/", ".bin", "fp16", "non_ema")
 
-    def fetch(source, **patterns):
+    def fetch(source, revision, **patterns):
         found = set(filter_repo_objects(listed, **patterns))
         assert found == {name for name in listed if not any(part in name for part in unwanted)}
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     assert models.locate("CompVis/stable-diffusion-v1-4") == tmp_path
+
+
+def test_a_model_on_the_hub_is_named_with_its_revision(monkeypatch, tmp_path):
+    asked = []
+
+    def fetch(source, revision, **patterns):
+        asked.append((source, revision))
+        found = tmp_path / "hub/snapshots" / (revision or "4f1c2a")
+        found.mkdir(parents=True, exist_ok=True)
+        return str(found)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    models.name_source(tmp_path / "base", "google/ddpm-celebahq-256")
+    assert read_json(tmp_path / "base/source.json") == {"source": "google/ddpm-celebahq-256@4f1c2a"}
+    assert models.locate(tmp_path / "base").name == "4f1c2a"
+    models.name_source(tmp_path / "older", "google/ddpm-celebahq-256@0b9d")
+    assert read_json(tmp_path / "older/source.json") == {"source": "google/ddpm-celebahq-256@0b9d"}
+    assert asked == [("google/ddpm-celebahq-256", revision) for revision in (None, "4f1c2a", "0b9d")]
+
+
+def test_a_full_disk_is_not_taken_for_a_model_that_cannot_be_reached(monkeypatch):
+    def fetch(*arguments, **named):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    with pytest.raises(UserError, match="cannot keep model 'google/x': No space left on device; HF_HOME"):
+        models.locate("google/x")

@@ -48,7 +48,7 @@ def test_files_are_short():
 
 def test_the_package_stays_small():
     counted = [path for path in python_files("src") if not {"methods", "memorization"} & set(path.parts)]
-    assert sum(map(lines, counted)) <= 7850
+    assert sum(map(lines, counted)) <= 7900
 
 
 def test_every_python_file_compiles():

@@ -48,7 +48,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(scratch, ema):
     with pytest.raises(KeyboardInterrupt), scratch() as folder:
         run(settings, folder, stop_at=13)
     with scratch() as folder:
-        assert folder.load_checkpoint()["step"] == 12
+        assert folder.checkpoint.load()["step"] == 12
         resumed = run(settings, folder)
     assert all(torch.equal(a, b) for a, b in zip(whole[0], resumed[0], strict=True))
     assert whole[1:] == resumed[1:]
@@ -60,7 +60,7 @@ def test_a_slow_training_is_saved_every_ten_minutes_too(scratch, monkeypatch):
     with pytest.raises(KeyboardInterrupt), scratch() as folder:
         run(training(steps=20), folder, stop_at=13)
     with scratch() as folder:
-        assert folder.load_checkpoint()["step"] == 13
+        assert folder.checkpoint.load()["step"] == 13
 
 
 def test_accumulated_micro_batches_equal_their_mean(scratch):

@@ -12,6 +12,7 @@ from palinode import seeds
 from palinode.errors import UserError
 from palinode.io import atomic, read_json, write_json
 from palinode.models import to_model
+from palinode.scratch import Checkpoint
 
 WIDTH = 64
 
@@ -59,8 +60,18 @@ def vary(x: Tensor, generator: torch.Generator) -> Tensor:
     return nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-def train(images: np.ndarray, labels: np.ndarray, key: tuple, epochs: int = 40, batch: int = 64) -> Judge:
-    """Train on uint8 images [N, H, W, C], varied anew in each epoch; Adam 2e-3, cosine."""
+def train(
+    images: np.ndarray,
+    labels: np.ndarray,
+    key: tuple,
+    epochs: int = 40,
+    batch: int = 64,
+    checkpoint: Checkpoint | None = None,
+) -> Judge:
+    """Train on uint8 images [N, H, W, C], varied anew in each epoch; Adam 2e-3, cosine.
+
+    checkpoint: takes the state after every epoch, and gives the one to continue from.
+    """
     from tqdm import tqdm
 
     generator = seeds.generator(*key)
@@ -71,13 +82,21 @@ def train(images: np.ndarray, labels: np.ndarray, key: tuple, epochs: int = 40, 
     steps = epochs * (len(x) // batch)
     optimizer = torch.optim.Adam(judge.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in tqdm(range(epochs), "judge", mininterval=5):
+    parts, checkpoint, first = (judge, optimizer, schedule), checkpoint or Checkpoint(), 0
+    if saved := checkpoint.load():
+        first = saved["epochs"]
+        generator.set_state(saved["generator"])
+        for part, state in zip(parts, saved["parts"], strict=True):
+            part.load_state_dict(state)
+    for epoch in tqdm(range(first, epochs), "judge", initial=first, total=epochs, mininterval=5):
         for rows in torch.randperm(len(x), generator=generator).split(batch)[: len(x) // batch]:
             loss = nn.functional.cross_entropy(judge(vary(x[rows], generator)), y[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
+        states = [part.state_dict() for part in parts]
+        checkpoint.save({"epochs": epoch + 1, "generator": generator.get_state(), "parts": states})
     return judge.eval()
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from palinode.diffusion import Schedule
 from palinode.errors import UserError
-from palinode.io import atomic, read_json, write_json
+from palinode.io import REFUSED, atomic, read_json, write_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 WANTED = ["*.json", "*.safetensors", "*/merges.txt"]  # of a model on the hub; merges: a tokenizer's
@@ -135,7 +135,10 @@ def load(source: str | Path, device: str | torch.device = "cpu", precision: str 
 
 
 def locate(source: str | Path) -> Path:
-    """The local folder of a path or hub id; a path wins. UserError says what is missing, from where, and what to do."""
+    """The local folder of a path, or of a hub id or `id@revision`, fetched where it is not here; a path wins.
+
+    UserError says what is missing, from where, and what to do.
+    """
     path = Path(os.path.expanduser(source))
     if (path / "source.json").exists():
         return locate(read_json(path / "source.json")["source"])
@@ -144,13 +147,24 @@ def locate(source: str | Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    name, _, revision = str(source).partition("@")
     try:
-        return Path(snapshot_download(str(source), allow_patterns=WANTED, ignore_patterns=UNUSED))
-    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=WANTED, ignore_patterns=UNUSED))
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        if getattr(error, "errno", None) in REFUSED:
+            reason = f"{error.strerror}; HF_HOME names the folder for models of the hub"
+            raise UserError(f"cannot keep model {str(source)!r}: {reason}") from None
         raise UserError(
             f"model {str(source)!r} is neither a folder here nor reachable on the hub: "
             "put the local path of a diffusers folder in the task's `base`, or in the `source` of a text base"
         ) from None
+
+
+def name_source(folder: Path, source: str) -> None:
+    """Write source.json, which stands for a finished model; an id of the hub with the revision that it has now, so that
+    what was computed is never of another one."""
+    found, is_path = locate(source), Path(os.path.expanduser(source)).exists()
+    write_json(folder / "source.json", {"source": source if is_path else f"{source.partition('@')[0]}@{found.name}"})
 
 
 def save(model: Diffuser, folder: Path, dtype: torch.dtype = torch.float32) -> None:

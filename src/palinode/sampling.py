@@ -34,14 +34,19 @@ def ddpm(model: Diffuser, x: Tensor, timesteps: list[int], draw: Draw) -> Tensor
     DDPMScheduler: variance floored at 1e-20, no noise in the last step.
     """
     for t, previous in zip(timesteps, [*timesteps[1:], -1], strict=True):
-        abar = float(model.schedule.alpha_bar[t])
-        abar_prev = float(model.schedule.alpha_bar[previous]) if previous >= 0 else 1.0
-        alpha = abar / abar_prev
-        x0, _ = _predict_x0(model, x, t)
-        mean = (abar_prev**0.5 * (1 - alpha) * x0 + alpha**0.5 * (1 - abar_prev) * x) / (1 - abar)
-        variance = max((1 - abar_prev) / (1 - abar) * (1 - alpha), 1e-20)
-        x = mean + variance**0.5 * draw() if previous >= 0 else mean
+        x = ddpm_step(model, x, t, previous, draw)
     return x
+
+
+def ddpm_step(model: Diffuser, x: Tensor, t: int, previous: int, draw: Draw) -> Tensor:
+    """One step of `ddpm`, from x_t to x at step `previous`; -1 stands for x_0."""
+    abar = float(model.schedule.alpha_bar[t])
+    abar_prev = float(model.schedule.alpha_bar[previous]) if previous >= 0 else 1.0
+    alpha = abar / abar_prev
+    x0, _ = _predict_x0(model, x, t)
+    mean = (abar_prev**0.5 * (1 - alpha) * x0 + alpha**0.5 * (1 - abar_prev) * x) / (1 - abar)
+    variance = max((1 - abar_prev) / (1 - abar) * (1 - alpha), 1e-20)
+    return mean + variance**0.5 * draw() if previous >= 0 else mean
 
 
 def ddim(model: Diffuser, x: Tensor, timesteps: list[int], draw: Draw) -> Tensor:

@@ -34,6 +34,26 @@ def digest(paths: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
+class Checkpoint:
+    """The state of half-done work, tensors and plain values, in one file; without a path nothing is kept."""
+
+    def __init__(self, path: Path | None = None):
+        self.path = path
+
+    def save(self, state: dict) -> None:
+        """Replace the file atomically."""
+        if self.path is None:
+            return
+        buffer = io.BytesIO()  # a full disk is then an OSError, not a failure inside torch
+        torch.save(state, buffer)
+        with atomic(self.path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+    def load(self) -> dict | None:
+        """What was saved last, or None."""
+        return torch.load(self.path, weights_only=True) if self.path and self.path.exists() else None
+
+
 class Scratch:
     """A locked folder for one piece of work; a context manager. Kept when the block fails, removed when it succeeds."""
 
@@ -41,6 +61,7 @@ class Scratch:
         environment = f"{name} {torch.__version__} {torch.get_num_threads()}"
         key = hashlib.sha256(f"{environment} {digest(inputs)}".encode()).hexdigest()[:16]
         self.name, self.folder = name, root() / f"{name.replace('/', '-')}-{key}"
+        self.checkpoint = Checkpoint(self.folder / "checkpoint.pt")
 
     def __enter__(self) -> "Scratch":
         try:
@@ -60,18 +81,6 @@ class Scratch:
         if kind is None:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
-
-    def save_checkpoint(self, state: dict) -> None:
-        """Write the training state atomically."""
-        buffer = io.BytesIO()  # a full disk is then an OSError, not a failure inside torch
-        torch.save(state, buffer)
-        with atomic(self.folder / "checkpoint.pt") as temporary:
-            temporary.write_bytes(buffer.getbuffer())
-
-    def load_checkpoint(self) -> dict | None:
-        """The last training state, tensors and plain values only."""
-        path = self.folder / "checkpoint.pt"
-        return torch.load(path, weights_only=True) if path.exists() else None
 
     def once(self, name: str, make: Callable[[Path], None]) -> Path:
         """The finished file `name`, made by `make(temporary_path)` unless an interrupted run already has."""

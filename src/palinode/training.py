@@ -155,7 +155,7 @@ def train(
     )
     ema = EMA(parameters, **vars(settings.ema)) if settings.ema else None
     gradients, history, first = Gradients(parameters), [], 0
-    saved = scratch.load_checkpoint()
+    saved = scratch.checkpoint.load()
     if saved:
         first, history = saved["step"], saved["history"]
         model.passes.update(saved["passes"])
@@ -201,7 +201,7 @@ def train(
         due = (step + 1) % save_every == 0 or time.monotonic() - saved_at > 600
         if due and step + 1 < settings.steps:
             saved_at = time.monotonic()
-            scratch.save_checkpoint({
+            scratch.checkpoint.save({
                 "step": step + 1, "history": history, "passes": model.passes, "parameters": parameters,
                 "buffers": buffers,
                 "optimizer": optimizer.state_dict(), "ema": ema.average if ema else [], "method": method.state_dict(),

@@ -14,10 +14,10 @@ import numpy as np
 from palinode.errors import UserError
 from palinode.metrics import features, forgetting, integrity, likelihood, nearest, quality, record
 from palinode.metrics.record import Metric
+from palinode.metrics.store import Store
 from palinode.models import Diffuser
 
 Metrics = dict[str, Metric]
-BITS, SQUARED = "bits/dim", "squared error per pixel"
 NO_MODEL = "the row has samples but no model"
 NO_TRUNK = "no AlexNet checkpoint is set (evaluate.lpips_trunk); an untrained backbone is refused"
 
@@ -29,8 +29,8 @@ class Context:
     model: loads the cell's model when a piece needs it, None for the row `real`; samples, base, oracle, reference,
     retain, forget: uint8 [N, H, W, C], where sample i of samples, base and oracle comes from the same noise; oracle:
     or the reason why there is none; facts: facts.json of the task; cost: cost.json, or the reason why there is none;
-    settings: the task's `evaluate` block; judge: folder, or None with judge_reason; progress: called with (done, total)
-    inside slow pieces.
+    settings: the task's `evaluate` block; judge: folder, or None with judge_reason; store: takes finished and half-done
+    work.
     """
 
     model: Callable[[], Diffuser] | None
@@ -46,7 +46,7 @@ class Context:
     judge: Path | None = None
     judge_reason: str = "the task has no judge"
     device: str = "cpu"
-    progress: Callable[[int, int], None] | None = None
+    store: Store = field(default_factory=Store)
     _features: dict = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -74,31 +74,40 @@ class Context:
         return self._features[network.name, which]
 
 
-def nll(context: Context) -> Metrics:
-    """`nll_forget`: interval over Hutchinson probes; `nll_held`: over images, one probe each."""
-    names = {"nll_forget": "up", "nll_held": "down"}
-    if context.model is None:
-        return _all_absent(names, NO_MODEL, BITS)
+def explained(metric: str, which: str) -> Callable[[Context], Metrics]:
+    """The piece with `nll_*` or `eps_error_*` of the images to `forget`, where the interval is over probes or draws
+    averaged over images as the paper averages its six faces, or of the `held` ones: over images, one draw each."""
+    measure, unit = EXPLAINED[metric]
+    name, way = f"{metric}_{which}", "up" if which == "forget" else "down"
+
+    def piece(context: Context) -> Metrics:
+        values = NO_MODEL if context.model is None else measure(context, which)
+        if isinstance(values, str):
+            return {name: record.absent(values, unit=unit, direction=way)}
+        values = values.mean(0) if which == "forget" else values[:, 0]
+        return {name: record.from_samples(values, context.settings.bootstrap, unit=unit, direction=way)}
+
+    return piece
+
+
+def _nll(context: Context, which: str) -> np.ndarray | str:
     settings, model = context.settings, context.diffuser
     try:
         likelihood.check_schedule(model)
     except UserError as error:
-        return _all_absent(names, str(error), BITS)
-    rest = {"batch": settings.batch, "progress": context.progress}
-    forget = likelihood.nll(model, context.forget, settings.probes, settings.ode_steps, "forget", **rest)
-    held = likelihood.nll(model, context.held, 1, settings.ode_steps, "held", **rest)
-    return _forget_and_held("nll", forget, held, BITS, settings.bootstrap)
+        return str(error)
+    images, probes = getattr(context, which), settings.probes if which == "forget" else 1
+    rest = {"batch": settings.batch, "checkpoint": context.store.checkpoint(f"nll_{which}")}
+    return likelihood.nll(model, images, probes, settings.ode_steps, which, **rest)
 
 
-def eps_error(context: Context) -> Metrics:
-    """`eps_error_forget`: interval over noise draws; `eps_error_held`: over images, one draw each."""
-    if context.model is None:
-        return _all_absent({"eps_error_forget": "up", "eps_error_held": "down"}, NO_MODEL, SQUARED)
-    settings, rest = context.settings, {"batch": context.settings.batch, "progress": context.progress}
-    levels, model = settings.eps_levels, context.diffuser
-    forget = likelihood.eps_error(model, context.forget, levels, settings.eps_draws, "forget", **rest)
-    held = likelihood.eps_error(model, context.held, levels, 1, "held", **rest)
-    return _forget_and_held("eps_error", forget, held, SQUARED, settings.bootstrap)
+def _eps_error(context: Context, which: str) -> np.ndarray:
+    settings, images = context.settings, getattr(context, which)
+    draws = settings.eps_draws if which == "forget" else 1
+    return likelihood.eps_error(context.diffuser, images, settings.eps_levels, draws, which, batch=settings.batch)
+
+
+EXPLAINED = {"eps_error": (_eps_error, "squared error per pixel"), "nll": (_nll, "bits/dim")}
 
 
 def forget_rate(context: Context) -> Metrics:
@@ -129,14 +138,14 @@ def denoise(context: Context) -> Metrics:
         return metrics | _all_absent({f"denoise_similarity_{name}": "down" for name in networks}, NO_MODEL, "cosine")
     if not networks:
         return metrics
-    settings, rest = context.settings, {"batch": context.settings.batch, "progress": context.progress}
+    settings, checkpoint = context.settings, context.store.checkpoint("denoise")
     outputs = forgetting.denoise(
-        context.diffuser, context.forget, settings.denoise_from, settings.denoise_draws, **rest
+        context.diffuser, context.forget, settings.denoise_from, settings.denoise_draws, settings.batch, checkpoint
     )
     for name, network in networks.items():
         cosines = forgetting.cosine_to_originals(outputs, context.forget, network)
         metrics[f"denoise_similarity_{name}"] = record.from_samples(
-            _per_draw(cosines.reshape(len(context.forget), -1)), settings.bootstrap, unit="cosine", direction="down"
+            cosines.reshape(len(context.forget), -1).mean(0), settings.bootstrap, unit="cosine", direction="down"
         )
     return metrics
 
@@ -206,8 +215,7 @@ PIECES: dict[str, Callable[[Context], Metrics]] = {
     "cost": cost,
     "forget_rate": forget_rate,
     "copies": copies,
-    "eps_error": eps_error,
-    "nll": nll,
+    **{f"{metric}_{which}": explained(metric, which) for metric in EXPLAINED for which in ("forget", "held")},
     "denoise": denoise,
     "inception": inception,
     "distribution_judge": distribution("judge"),
@@ -219,22 +227,17 @@ PIECES: dict[str, Callable[[Context], Metrics]] = {
 }
 
 
-def evaluate_cell(
-    context: Context,
-    finished: Callable[[str], Metrics | None] = lambda piece: None,
-    keep: Callable[[str, Metrics], None] = lambda piece, metrics: None,
-) -> tuple[Metrics, dict[str, np.ndarray]]:
+def evaluate_cell(context: Context) -> tuple[Metrics, dict[str, np.ndarray]]:
     """All metrics of a cell, and the features of its samples by network (float32 [N, d]).
 
-    finished(piece): what an interrupted run already computed, or None; keep(piece, metrics): called after each new
-    piece.
+    What an interrupted run left in `context.store` is not computed again.
     """
     metrics: Metrics = {}
     for name, piece in PIECES.items():
-        done = finished(name)
+        done = context.store.finished(name)
         if done is None:
             done = piece(context)
-            keep(name, done)
+            context.store.keep(name, done)
         metrics |= done
     networks, _ = context.networks
     return metrics, {name: context.features_of(network, "samples") for name, network in networks.items()}
@@ -242,19 +245,6 @@ def evaluate_cell(
 
 def _all_absent(directions: dict[str, str], reason: str, unit: str = "") -> Metrics:
     return {name: record.absent(reason, unit=unit, direction=way) for name, way in directions.items()}
-
-
-def _per_draw(values: np.ndarray) -> np.ndarray:
-    """Several forget images: values [K, draws] averaged over images, as the paper averages its six faces."""
-    return values.mean(0)
-
-
-def _forget_and_held(name: str, forget: np.ndarray, held: np.ndarray, unit: str, replicates: int) -> Metrics:
-    """Metrics from values [K, draws] of the forget images and [H, 1] of the held-out ones."""
-    return {
-        f"{name}_forget": record.from_samples(_per_draw(forget), replicates, unit=unit, direction="up"),
-        f"{name}_held": record.from_samples(held[:, 0], replicates, unit=unit, direction="down"),
-    }
 
 
 def _network(context: Context, name: str) -> tuple[features.Backbone | None, str]:

@@ -1,6 +1,6 @@
 """Has the forgotten image gone? Its rate among samples, and whether the model still restores it from noise."""
 
-from collections.abc import Callable
+import functools
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ import torch
 from palinode import sampling, seeds
 from palinode.metrics.features import Backbone
 from palinode.models import Diffuser, to_images, to_model
+from palinode.scratch import Checkpoint
 
 
 def distances(images: np.ndarray, forget: np.ndarray) -> np.ndarray:
@@ -32,29 +33,37 @@ def denoise(
     forget: np.ndarray,
     t: int,
     draws: int,
-    *,
     batch: int = 64,
-    progress: Callable[[int, int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> np.ndarray:
     """Noise each forget image to step t and sample back down through every step (siss.md 2.2).
 
     Returns uint8 [K * draws, H, W, C], in the order of images, then draws. The noise of (image, draw) is the same for
-    every model.
+    every model. checkpoint: takes the state after every sixteenth step, and gives the one to continue from.
     """
-    x, outputs, total = to_model(np.array(forget)), [], len(forget) * draws
-    for first in range(0, total, batch):
-        pairs = range(first, min(first + batch, total))
-        generators = [seeds.generator("eval", "denoise", *divmod(pair, draws)) for pair in pairs]
+    from tqdm import tqdm
 
-        def draw(generators=generators) -> torch.Tensor:
-            return torch.stack([torch.randn(x.shape[1:], generator=g) for g in generators]).to(model.device)
+    checkpoint, x = checkpoint or Checkpoint(), to_model(np.array(forget)).repeat_interleave(draws, 0)
+    generators = [seeds.generator("eval", "denoise", *divmod(pair, draws)) for pair in range(len(x))]
 
-        start = x[[pair // draws for pair in pairs]].to(model.device)
-        noisy = model.schedule.add_noise(start, draw(), torch.full((len(pairs),), t, device=model.device))
-        outputs.append(to_images(sampling.ddpm(model, noisy, list(range(t, -1, -1)), draw)))
-        if progress:
-            progress(pairs[-1] + 1, total)
-    return np.concatenate(outputs)
+    def draw(part: torch.Tensor) -> torch.Tensor:
+        return torch.stack([torch.randn(x.shape[1:], generator=generators[pair]) for pair in part]).to(model.device)
+
+    first, every = t, torch.arange(len(x))
+    if saved := checkpoint.load():
+        first, x = saved["t"], saved["x"]
+        for generator, state in zip(generators, saved["generators"], strict=True):
+            generator.set_state(state)
+    else:
+        x = model.schedule.add_noise(x, draw(every).cpu(), torch.full((len(x),), t))
+    for level in tqdm(range(first, -1, -1), "denoise", mininterval=5):
+        for part in every.split(batch):
+            noise = functools.partial(draw, part)
+            x[part] = sampling.ddpm_step(model, x[part].to(model.device), level, level - 1, noise).cpu()
+        if level % 16 == 0:
+            states = [generator.get_state() for generator in generators]
+            checkpoint.save({"t": level - 1, "x": x, "generators": states})
+    return to_images(x)
 
 
 def cosine_to_originals(outputs: np.ndarray, forget: np.ndarray, backbone: Backbone) -> np.ndarray:

@@ -17,7 +17,7 @@ the ODE is the one written down. Values are therefore comparable between rows he
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -26,11 +26,11 @@ from torch import Tensor
 from palinode import seeds
 from palinode.errors import UserError
 from palinode.models import Diffuser, to_model
+from palinode.scratch import Checkpoint
 
 BETA_MIN, BETA_MAX = 0.1, 20.0
 T_FIRST, T_LAST = 1e-5, 1.0
 LABELS = 999
-Progress = Callable[[int, int], None]
 
 
 def log_rho(t: float) -> float:
@@ -64,31 +64,38 @@ def nll(
     steps: int,
     *key: str | int,
     batch: int = 64,
-    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> np.ndarray:
     """Bits per dimension of uint8 images [N, H, W, C]: float64 [N, probes], one value per Hutchinson probe.
 
     steps: Runge-Kutta 4 steps, each of four passes forward and backward of every (image, probe) pair. key: names the
-    Rademacher probes, which are shared by all models. bits/dim = -log p / (d log 2) + 7, the offset of images scaled
-    from 256 levels to [-1, 1]; no dequantisation noise, as in the paper. A damaged model may give inf or NaN.
+    Rademacher probes, which are shared by all models. checkpoint: takes the state after every step, and gives the one
+    to continue from. bits/dim = -log p / (d log 2) + 7, the offset of images scaled from 256 levels to [-1, 1]; no
+    dequantisation noise, as in the paper. A damaged model may give inf or NaN.
     """
+    from tqdm import tqdm
+
     check_schedule(model)
-    x = to_model(np.array(images))
-    dimensions, values = x[0].numel(), []
-    for pairs in _chunks(len(images) * probes, batch):
-        v = torch.stack([_rademacher(x[0].shape, *key, pair // probes, pair % probes) for pair in pairs])
-        start = x[[pair // probes for pair in pairs]].to(model.device)
-        values.append(_log_density(model, start, v.to(model.device), steps).cpu())
-        if progress:
-            progress(pairs[-1] + 1, len(images) * probes)
-    bits = -torch.cat(values) / (dimensions * math.log(2)) + 7
-    return bits.view(len(images), probes).numpy()
-
-
-def _log_density(model: Diffuser, x: Tensor, v: Tensor, steps: int) -> Tensor:
-    """log p(x) [B], float64, with v^T (d eps / dx) v in place of the trace."""
+    checkpoint, x = checkpoint or Checkpoint(), to_model(np.array(images)).repeat_interleave(probes, 0).double()
+    v = torch.stack([_rademacher(x[0].shape, *key, *divmod(pair, probes)) for pair in range(len(x))])
     first, last = log_rho(T_FIRST), log_rho(T_LAST)
-    h, axes, dimensions = (last - first) / steps, tuple(range(1, x.dim())), x[0].numel()
+    h, dimensions = (last - first) / steps, x[0].numel()
+    state = checkpoint.load() or {"steps": 0, "x": x, "integral": torch.zeros(len(x), dtype=torch.float64)}
+    x, integral = state["x"], state["integral"]
+    for i in tqdm(range(state["steps"], steps), f"nll {key[0]}", mininterval=5):
+        for part in torch.arange(len(x)).split(batch):
+            change, increment = _step(model, x[part].to(model.device), v[part].to(model.device), first + i * h, h)
+            x[part] += change.cpu()
+            integral[part] += increment.cpu()
+        checkpoint.save({"steps": i + 1, "x": x, "integral": integral})
+    log_p = -0.5 * (x**2).sum(tuple(range(1, x.dim()))) - 0.5 * dimensions * math.log(2 * math.pi) + integral
+    return (-log_p / (dimensions * math.log(2)) + 7).view(len(images), probes).numpy()
+
+
+def _step(model: Diffuser, x: Tensor, v: Tensor, u: float, h: float) -> tuple[Tensor, Tensor]:
+    """One step of length h in u = log rho: the changes of x [B, C, H, W] and of the integral [B], float64, with
+    v^T (d eps / dx) v in place of the trace."""
+    axes, dimensions = tuple(range(1, x.dim())), x[0].numel()
 
     def field(u: float, x: Tensor) -> tuple[Tensor, Tensor]:
         sigma = 1 / math.sqrt(1 + math.exp(-2 * u))
@@ -100,16 +107,11 @@ def _log_density(model: Diffuser, x: Tensor, v: Tensor, steps: int) -> Tensor:
         divergence = sigma * (product * v).double().sum(axes) - sigma**2 * dimensions
         return sigma * (eps.detach().double() - sigma * x), divergence
 
-    x, integral = x.double(), 0.0
-    for i in range(steps):
-        u = first + i * h
-        k1, d1 = field(u, x)
-        k2, d2 = field(u + h / 2, x + h / 2 * k1)
-        k3, d3 = field(u + h / 2, x + h / 2 * k2)
-        k4, d4 = field(u + h, x + h * k3)
-        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-        integral = integral + h / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
-    return -0.5 * (x**2).sum(axes) - 0.5 * dimensions * math.log(2 * math.pi) + integral
+    k1, d1 = field(u, x)
+    k2, d2 = field(u + h / 2, x + h / 2 * k1)
+    k3, d3 = field(u + h / 2, x + h / 2 * k2)
+    k4, d4 = field(u + h, x + h * k3)
+    return h / 6 * (k1 + 2 * k2 + 2 * k3 + k4), h / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
 
 
 @torch.inference_mode()
@@ -120,26 +122,25 @@ def eps_error(
     draws: int,
     *key: str | int,
     batch: int = 64,
-    progress: Progress | None = None,
 ) -> np.ndarray:
     """Mean over `levels` time steps and over pixels of (eps - eps_theta(x_t, t))^2: float64 [N, draws].
 
     The steps are the midpoints of `levels` equal parts of 0..T-1. The noise of (image, draw, step) is named by `key`,
     the same for every model. images: uint8 [N, H, W, C].
     """
+    from tqdm import tqdm
+
     x, schedule = to_model(np.array(images)), model.schedule
     grid = [int((level + 0.5) * len(schedule) / levels) for level in range(levels)]
     total = np.zeros((len(images), draws))
     jobs = _noisy(x, grid, draws, key)
-    for first in range(0, total.size * levels, batch):
+    for _ in tqdm(range(0, total.size * levels, batch), f"eps-error {key[0]}", mininterval=5):
         index, t, eps = zip(*itertools.islice(jobs, batch), strict=True)
         t, eps = torch.tensor(t), torch.stack(eps)
         x_t = schedule.add_noise(x[[image for image, _ in index]], eps, t)
         error = (model.predict(x_t.to(model.device), t.to(model.device)).cpu() - eps).double() ** 2
         for where, value in zip(index, error.flatten(1).mean(1).tolist(), strict=True):
             total[where] += value / levels
-        if progress:
-            progress(first + len(index), total.size * levels)
     return total
 
 
@@ -155,7 +156,3 @@ def _noisy(x: Tensor, grid: list[int], draws: int, key: tuple) -> Iterator[tuple
 def _rademacher(shape: torch.Size, *key: str | int) -> Tensor:
     generator = seeds.generator("eval", "nll", *key)
     return torch.randint(2, shape, generator=generator).float() * 2 - 1
-
-
-def _chunks(total: int, size: int) -> list[range]:
-    return [range(first, min(first + size, total)) for first in range(0, total, size)]

@@ -32,7 +32,7 @@ class TextBase(Settings):
     """A text-to-image model: a finished one, or one that the pipeline trains from captioned emoji, with its oracles and
     its judge."""
 
-    source: str | None = None  # StableDiffusionPipeline folder or hub id; then nothing below is given
+    source: str | None = None  # StableDiffusionPipeline folder, hub id or id@revision; then nothing below
     model: dict[Literal["vae", "text_encoder", "unet"], dict] | None = None  # of diffusers' and transformers' classes
     scheduler: dict | None = None
     pool: Positive = 32768  # pictures encoded once and drawn from while training the denoiser

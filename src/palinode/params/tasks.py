@@ -49,7 +49,7 @@ class Evaluate(Settings):
 
 class Task(Settings):
     data: Data
-    base: str | None = None  # diffusers folder or hub id; null: `pretrain` trains one from `model`
+    base: str | None = None  # diffusers folder, hub id or id@revision; null: `pretrain` trains one from `model`
     oracle: str | None = None  # the same for a model that never saw A; only where `base` is given
     model: dict | None = None  # arguments of diffusers.UNet2DModel beside size and channels
     scheduler: dict = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
