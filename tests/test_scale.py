@@ -173,12 +173,12 @@ def test_stable_diffusion_without_its_weights_says_what_to_do(tmp_path):
     for path, value in (("text/bases", ["sd14"]), ("concept/tasks", ["sd-object"]), ("concept/rows", ["doco"])):
         project.change(path, value)
     project.call("plan")
-    for stage in ("pretrain_text", "judge_scenes", "gate_text"):
+    for stage in ("judge_scenes", "gate_text"):
         project.call(stage, "sd14")
     nowhere = project.environment | {"PYTHONPATH": "src", "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    said = project.stage("prepare_concept", "sd-object", check=False, env=nowhere).stderr.splitlines()
+    said = project.stage("pretrain_text", "sd14", check=False, env=nowhere).stderr.splitlines()
     assert re.fullmatch(r"error: .*'CompVis/stable-diffusion-v1-4'.*local path.*", said[-1])
-    assert not (project.folder / "out/data").exists() and not project.leftovers()
+    assert not (project.folder / "models/sd14/base").exists() and not project.leftovers()
 
 
 def test_celebahq_without_its_files_says_what_to_do(tmp_path):
@@ -188,11 +188,11 @@ def test_celebahq_without_its_files_says_what_to_do(tmp_path):
     project.call("plan")
     images = project.stage("prepare", "celebahq", check=False).stderr
     assert re.fullmatch(r"error: .*data/celebahq.*`data`.*\n", images)
-    project.stage("pretrain", "celebahq", "base")
     nowhere = project.environment | {"PYTHONPATH": "src", "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    weights = project.stage("sample", "celebahq", "base", "0", check=False, env=nowhere).stderr.splitlines()
+    weights = project.stage("pretrain", "celebahq", "base", check=False, env=nowhere).stderr.splitlines()
     assert re.fullmatch(r"error: .*'google/ddpm-celebahq-256'.*local path.*`base`.*", weights[-1])
-    assert not (project.folder / "out/data/celebahq").exists() and not project.leftovers()
+    assert not list(project.folder.glob("out/data/celebahq")) + list(project.folder.glob("models/celebahq/base"))
+    assert not project.leftovers()
 
 
 def own_task(project: Project) -> None:
