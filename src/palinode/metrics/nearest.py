@@ -13,7 +13,7 @@ from palinode.errors import UserError
 
 ALPHA, NEIGHBOURS = 0.5, 50  # Carlini et al.; flagged when the score is below 1
 NN_FLAGGED = 1 / 3  # Yoon et al. 2023, Gu et al. 2023; flagged when the ratio is below
-LARGEST = 2**29  # pixel values of training images that are searched at most: 2 GiB as floats
+LARGEST = 2**28  # pixel values of training images that are searched at most: 2 GiB in float64
 
 
 def deduplicate(references: np.ndarray) -> np.ndarray:
@@ -63,16 +63,18 @@ def nearest(images: np.ndarray, references: np.ndarray, count: int, chunk: int) 
     """Root mean squared differences to the `count` nearest references, ascending, float64 [N, count], and their
     positions, int64 [N, count].
 
-    Computed `chunk` images at a time and without matrix products, so that the distance to a copy is exactly 0.
+    Computed `chunk` images at a time, by matrix products of whole numbers, which float64 holds exactly: the distance to
+    a copy is exactly 0.
     """
     if not 1 <= count <= len(references):
         raise UserError(f"{len(references)} distinct reference image(s), at least {max(1, count)} wanted")
     y, found = _flat(references), []
+    lengths = y.square().sum(1)
     for part in _flat(images).split(chunk):
-        distance = torch.cdist(part, y, compute_mode="donot_use_mm_for_euclid_dist") / y.shape[1] ** 0.5
-        found.append(distance.topk(count, largest=False))
-    values, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return values.double().numpy(), indices.numpy()
+        squared = torch.addmm(lengths, part, y.T, alpha=-2) + part.square().sum(1, keepdim=True)
+        found.append(squared.topk(count, largest=False))
+    squared, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return (squared / y.shape[1]).sqrt().numpy() / 255, indices.numpy()
 
 
 def _ratio(
@@ -87,4 +89,4 @@ def _ratio(
 
 
 def _flat(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(images)).flatten(1).float().div_(255)  # a copy: what is read is not writable
+    return torch.from_numpy(np.array(images)).flatten(1).double()  # a copy: what is read is not writable
