@@ -69,7 +69,7 @@ def nearest(images: np.ndarray, references: np.ndarray, count: int, chunk: int) 
     if not 1 <= count <= len(references):
         raise UserError(f"{len(references)} distinct reference image(s), at least {max(1, count)} wanted")
     y, found = _flat(references), []
-    lengths = y.square().sum(1)
+    lengths = torch.einsum("nd,nd->n", y, y)  # without a second array of that size
     for part in _flat(images).split(chunk):
         squared = torch.addmm(lengths, part, y.T, alpha=-2) + part.square().sum(1, keepdim=True)
         found.append(squared.topk(count, largest=False))
