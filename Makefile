@@ -8,9 +8,11 @@ SHELL := /bin/sh
 STAMP := .venv/installed
 # Commands find the environment's python, dvc and pytest first, and so does every DVC stage command they start.
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
+PYTEST := python -m pytest -n auto --dist loadfile
+CODE := src stages tools tests examples benchmarks data
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro test lint bench tune tune-concept tune-prompts strengths readme clean distclean
+.PHONY: help install repro test test-full check lint format coverage bench tune strengths readme clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## */  make \1 |/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -21,33 +23,42 @@ repro: $(STAMP) ## run the whole pipeline: dvc repro
 	$(RUN) dvc repro $(ARGS)
 
 test: $(STAMP) ## run the tests, a file to a core at a time: pytest
-	$(RUN) python -m pytest -n auto --dist loadfile $(ARGS)
+	$(RUN) $(PYTEST) -m "not full" $(ARGS)
 
-lint: $(STAMP) ## check the code: ruff
-	$(RUN) ruff check $(ARGS) .
+test-full: $(STAMP) ## run all tests, none left out
+	$(RUN) $(PYTEST) $(ARGS)
+
+check: lint ## lint, then the fast tests: what to run while one works
+	$(RUN) $(PYTEST) -m "not slow and not full" $(ARGS)
+
+lint: $(STAMP) ## check format, code and types: ruff, mypy
+	$(RUN) ruff format --check $(CODE)
+	$(RUN) ruff check .
+	$(RUN) mypy src stages
+
+format: $(STAMP) ## write the code as `make lint` wants it, as far as ruff can
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format $(CODE)
+
+coverage: $(STAMP) ## run the tests and print which share of the package's lines they reach
+	$(RUN) $(PYTEST) -m "not full" --cov --cov-report term-missing $(ARGS)
 
 bench: $(STAMP) ## measure steps, sampling and one full cell on the large architecture
 	$(RUN) python benchmarks/run.py $(ARGS)
 
-tune: $(STAMP) ## repeat the search for each row's hyper-parameters
+tune: $(STAMP) ## repeat the search for a row's learning rate: ARGS='TASK ROW'
 	$(RUN) python tools/tune.py $(ARGS)
-
-tune-concept: $(STAMP) ## repeat the search for the learning rates of concept unlearning
-	$(RUN) python tools/tune_concept.py $(ARGS)
-
-tune-prompts: $(STAMP) ## repeat the search for the learning rates of memorised prompts
-	$(RUN) python tools/tune_prompts.py $(ARGS)
 
 strengths: $(STAMP) ## compare concept rows at equal forgetting: ARGS='TASK REVISION ...', see tools/strengths.py
 	$(RUN) python tools/strengths.py $(ARGS)
 
-readme: $(STAMP) ## write the numbers of the published results into README.md
+readme: $(STAMP) ## write METHODS.md and the numbers of the published results into the documents
 	$(RUN) python tools/readme.py $(ARGS)
 	$(RUN) python tools/method_pages.py
 
 clean: ## remove derived outputs and tool caches; DVC's cache brings the outputs back without computing
-	rm -rf out report build results/environment.json .pytest_cache .ruff_cache src/*.egg-info
-	find src stages tests benchmarks data -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	rm -rf out report build results/environment.json .coverage .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean ## also remove .venv and DVC's cache, so that the next run starts from nothing
 	rm -rf .venv .dvc/cache .dvc/tmp

@@ -13,9 +13,10 @@ import networks
 import torch
 from common import ratio
 
-from palinode import class_conditional, methods
-from palinode.concept import ConceptBatches, ConceptData
-from palinode.training import Gradients
+from palinode import methods
+from palinode.models import class_conditional
+from palinode.training.concept_batches import ConceptBatches, ConceptData
+from palinode.training.loop import Gradients
 
 BATCH, POOL = 16, 64
 
@@ -61,8 +62,8 @@ def main(name: str, options: str, repetitions: int) -> None:
 
     def judged() -> None:
         adversary = method._adversary
-        adversary.objects(x.clone().requires_grad_()).backward()
-        adversary.learn(x, x)
+        adversary.generator_loss(x.clone().requires_grad_()).backward()
+        adversary.step(x, x)
 
     def seconds(function, *arguments) -> float:
         start = time.perf_counter()
@@ -71,9 +72,9 @@ def main(name: str, options: str, repetitions: int) -> None:
 
     for function, arguments in ((step, (0,)), (forward, ()), (both, ())):
         function(*arguments)
-    before = dict(model.passes)
+    before = dict(model.nfe)
     step(1)
-    forwards, backwards = (round((model.passes[way] - before[way]) / BATCH) for way in ("forward", "backward"))
+    forwards, backwards = (round((model.nfe[way] - before[way]) / BATCH) for way in ("forward", "backward"))
     steps, needed = [], []
     for number in range(repetitions):
         needed.append((forwards - backwards) * seconds(forward) + backwards * seconds(both))

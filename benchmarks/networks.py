@@ -11,7 +11,9 @@ import torch
 from common import REPOSITORY
 from torch.nn.functional import interpolate
 
-from palinode import models, params, seeds
+from palinode import params
+from palinode.core import images, seeds
+from palinode.models import denoiser, unconditional
 
 DIGITS_28 = {
     "sample_size": 28, "in_channels": 1, "out_channels": 1, "block_out_channels": [32, 64], "layers_per_block": 1,
@@ -41,9 +43,9 @@ def of_task(chosen: params.Params, name: str) -> dict:
     return task.model | {"sample_size": size, "in_channels": channels, "out_channels": channels}
 
 
-def create(config: dict) -> models.Diffuser:
+def create(config: dict) -> denoiser.Diffuser:
     """The network with random weights and the papers' schedule."""
-    return models.create(config, params.Task.model_fields["scheduler"].default, seed=1)
+    return unconditional.create(config, params.Task.model_fields["scheduler"].default, seed=1)
 
 
 def pictures(size: int, channels: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,7 +53,7 @@ def pictures(size: int, channels: int, count: int) -> tuple[torch.Tensor, torch.
     smooth random fields in colour, whose pixels vary as much as those of faces."""
     if channels == 1:
         files = (REPOSITORY / "data/mnist/train.npy", REPOSITORY / "data/fashion/tshirt.npy")
-        retain, forget = (models.to_model(np.load(file)[:count]) for file in files)
+        retain, forget = (images.to_model(np.load(file)[:count]) for file in files)
         return tuple(interpolate(images, size=(size, size), mode="bilinear") for images in (retain, forget))
     generator, total = seeds.generator("bench", "fields"), torch.zeros(count + 1, channels, size, size)
     for cells, amplitude in ((2, 0.5), (8, 0.3), (32, 0.1)):
@@ -62,14 +64,14 @@ def pictures(size: int, channels: int, count: int) -> tuple[torch.Tensor, torch.
 
 def main(task: str, folder: str, size: str = "256") -> None:
     config = of_task(setup(), task) if task == "tshirt" else CELEBAHQ | {"sample_size": int(size)}
-    models.save(create(config), Path(folder))
+    unconditional.save(create(config), Path(folder))
     if task == "tshirt":
         return
     from PIL import Image
 
     faces = Path(folder).with_name("faces")
     faces.mkdir()
-    for i, picture in enumerate(models.to_images(pictures(int(size), 3, 8)[0])):
+    for i, picture in enumerate(images.to_images(pictures(int(size), 3, 8)[0])):
         Image.fromarray(picture).save(faces / f"{i:05}.jpg")
 
 

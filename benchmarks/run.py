@@ -96,12 +96,12 @@ def stable_diffusion(quick: bool) -> list[dict]:
     return [record | most(record["GiB"], 20)]
 
 
-def memorised_prompts(quick: bool) -> list[dict]:
+def memorized_prompts(quick: bool) -> list[dict]:
     """Looking with one loaded model / loading it for every look; detection and a SISS step on SD 1.4's architecture."""
     shared = {"case": "looks, emoji"} | worker("text.py", "looks", 1 if quick else 5)
     with tempfile.TemporaryDirectory() as name:
         worker("text.py", "build", f"{name}/model", 64 if quick else 512, "")
-        large = {"case": "SD 1.4"} | worker("text.py", "memorised", f"{name}/model")
+        large = {"case": "SD 1.4"} | worker("text.py", "memorized", f"{name}/model")
     return [shared | most(shared["shared/loaded"], 1.0), large | most(large["GiB"], 20)]
 
 
@@ -207,7 +207,7 @@ BENCHMARKS = {
     "celebahq-cell": celebahq_cell,
     "text-sampler": text_sampler,
     "stable-diffusion": stable_diffusion,
-    "memorised-prompts": memorised_prompts,
+    "memorized-prompts": memorized_prompts,
     "sd-object": sd_object,
     "concept-steps": concept_steps,
     "pipeline": pipeline,

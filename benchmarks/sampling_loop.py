@@ -9,14 +9,14 @@ import networks
 import torch
 from common import ratio
 
-from palinode import sampling
-from palinode.diffusion import spaced
+from palinode.models.schedule import leading_timesteps
+from palinode.sampling import unprompted
 
 
 def main(chunk: int, steps: int, repetitions: int) -> None:
     model = networks.create(networks.of_task(networks.setup(), "tshirt"))
     x = torch.randn(chunk, *model.shape)
-    labels = [torch.full((chunk,), t) for t in spaced(len(model.schedule), steps)]
+    labels = [torch.full((chunk,), t) for t in leading_timesteps(len(model.schedule), steps)]
 
     @torch.inference_mode()
     def bare() -> None:
@@ -24,7 +24,7 @@ def main(chunk: int, steps: int, repetitions: int) -> None:
             model.net(x, t)
 
     def loop() -> None:
-        sampling.sample_chunk(model, (0, "bench"), 0, chunk, "ddpm", steps)
+        unprompted.sample_chunk(model, (0, "bench"), 0, chunk, "ddpm", steps)
 
     def seconds(function) -> float:
         start = time.perf_counter()

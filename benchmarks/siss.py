@@ -12,9 +12,11 @@ import networks
 import torch
 from common import peak, ratio
 
-from palinode import methods, seeds
+from palinode import methods
+from palinode.core import seeds
 from palinode.methods.siss import SISS, log_ratio, weights
-from palinode.training import Batch, Gradients
+from palinode.training.batches import Batch
+from palinode.training.loop import Gradients
 
 CASES = {  # network, or the task that has it; batch, repetitions
     "16px": ("tshirt", 64, 15),
@@ -29,7 +31,7 @@ class TwoBackward(SISS):
 
     def losses(self, model, batch):
         gamma, sigma = (v[batch.t].view(-1, 1, 1, 1) for v in (model.schedule.gamma, model.schedule.sigma))
-        m = torch.where((batch.pick < self.lam).view(-1, 1, 1, 1), batch.a, batch.x) * gamma + sigma * batch.eps
+        m = torch.where((batch.u < self.lam).view(-1, 1, 1, 1), batch.a, batch.x) * gamma + sigma * batch.eps
         w_x, w_a = weights(log_ratio(m, batch.x, batch.a, gamma, sigma), self.lam)
         prediction = model.predict(m, batch.t)
         return {
@@ -86,11 +88,11 @@ class Bench:
         for repetition in range(self.repetitions):
             batch, found = self.batch(repetition), {}
             for form in FORMS:
-                self.model.passes = {"forward": 0, "backward": 0}
+                self.model.nfe = {"forward": 0, "backward": 0}
                 seconds[form].append(self.step(form, batch))
                 found[form] = {name: flat.clone() for name, flat in self.gradients.flat.items()}
                 if form == "siss":
-                    passes = {way: passes[way] + count for way, count in self.model.passes.items()}
+                    passes = {way: passes[way] + count for way, count in self.model.nfe.items()}
             exact = found["two-backward"]
             far = [float((found["siss"][name] - exact[name]).norm() / exact[name].norm()) for name in exact]
             difference = max(difference, *far)

@@ -13,7 +13,7 @@ from pathlib import Path
 from common import REPOSITORY, measured
 
 MODEL = ("palinode.models; palinode.models.unet_2d()", "tqdm")
-METRICS = ("palinode.judge", "torchmetrics.image.inception", "torchmetrics.image.kid",
+METRICS = ("palinode.classifiers.digits", "torchmetrics.image.inception", "torchmetrics.image.kid",
            "torchmetrics.functional.image", "cleanfid.fid", "scipy.special")  # fmt: skip
 LATE = {
     "plan": ("pydantic", "palinode.methods.siss"),

@@ -1,9 +1,9 @@
-"""Text-to-image models: text.py sampler N | looks N | build FOLDER SIZE TEXT | large FOLDER | memorised FOLDER.
+"""Text-to-image models: text.py sampler N | looks N | build FOLDER SIZE TEXT | large FOLDER | memorized FOLDER.
 
 sampler: our sampling against StableDiffusionPipeline's; looks: looking at prompts with one loaded model against loading
 it for every look; build: the Stable Diffusion 1.4 architecture with random weights, as a folder whose tokenizer knows
 the words of TEXT; large: load it, encode a prompt, sample one image in 2 steps, take one plain training step;
-memorised: load it, score two prompts with every detector, take one SISS step on a prompt.
+memorized: load it, score two prompts with every detector, take one SISS step on a prompt.
 """
 
 import json
@@ -19,18 +19,21 @@ import networks
 import torch
 from common import REPOSITORY, parameters, peak, ratio
 
-from palinode import conditional_sampling, methods, text_to_image
-from palinode.concept import ConceptBatches
+from palinode import methods
+from palinode.core.scratch import Scratch
 from palinode.data import captions
-from palinode.diffusion import Schedule
-from palinode.guidance import Guided
-from palinode.memorization import probe, prompt_unlearning
+from palinode.memorization import probe
+from palinode.models import text_to_image, word_tokenizer
+from palinode.models.guidance import Guided
+from palinode.models.schedule import Schedule
+from palinode.models.text_to_image import TextToImage
 from palinode.params import Training
-from palinode.pretraining import ConditionalBatch, Denoise
-from palinode.sampling import ddim
-from palinode.scratch import Scratch
-from palinode.text_to_image import TextToImage
-from palinode.training import train
+from palinode.sampling import prompted
+from palinode.sampling.samplers import ddim
+from palinode.tasks.prompts import unlearning
+from palinode.training.concept_batches import ConceptBatches
+from palinode.training.denoising import ConditionalBatch, Denoise
+from palinode.training.loop import train
 
 SCHEDULER = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
              "prediction_type": "epsilon", "clip_sample": False, "set_alpha_to_one": False,
@@ -59,8 +62,8 @@ def sampler(repetitions: int) -> dict:
         model = text_to_image.load(folder)
         pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    prompts, when = [PROMPT] * 16, conditional_sampling.timesteps(model.config, STEPS)
-    noise = conditional_sampling.noise(model, (0, "bench"), 0, len(prompts))
+    prompts, when = [PROMPT] * 16, prompted.timesteps(model.config, STEPS)
+    noise = prompted.noise(model, (0, "bench"), 0, len(prompts))
 
     def theirs() -> torch.Tensor:
         options = {"guidance_scale": SCALE, "num_inference_steps": STEPS, "output_type": "pt"}
@@ -84,7 +87,7 @@ def looks(repetitions: int) -> dict:
     model = text_to_image.load(folder)
 
     def look(of: TextToImage) -> None:
-        conditional_sampling.draw(of, [PROMPT] * 8 + [""] * 8, (0, "bench"), SCALE, STEPS)
+        prompted.draw(of, [PROMPT] * 8 + [""] * 8, (0, "bench"), SCALE, STEPS)
 
     look(model)
     shared, loaded = [], []
@@ -107,11 +110,11 @@ def build(folder: Path, size: int, text: str) -> dict:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     words = [*PROMPT.split(), "an", *re.findall("[a-z]+", text)]
-    vocabulary, merges = text_to_image.word_vocabulary(words)
+    vocabulary, merges = word_tokenizer.word_vocabulary(words)
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77, whole_words=True)
     unet = UNet2DConditionModel(**UNET, sample_size=size // 8)
-    ids = {f"{name}_token_id": vocabulary[text_to_image.END] for name in ("eos", "pad")}
-    encoder = CLIPTextModel(CLIPTextConfig(**TEXT, **ids, bos_token_id=vocabulary[text_to_image.START]))
+    ids = {f"{name}_token_id": vocabulary[word_tokenizer.END] for name in ("eos", "pad")}
+    encoder = CLIPTextModel(CLIPTextConfig(**TEXT, **ids, bos_token_id=vocabulary[word_tokenizer.START]))
     parts = (AutoencoderKL(**VAE, sample_size=size), encoder, tokenizer)
     text_to_image.save(TextToImage(unet, Schedule.from_config(SCHEDULER), SCHEDULER, *parts), folder)
     return {}
@@ -124,7 +127,7 @@ def large(folder: Path) -> dict:
     found = {"load, s": time.perf_counter() - start}
     found["million parameters"] = sum(p.numel() for p in model.net.parameters()) // 10**6
     start = time.perf_counter()
-    images = conditional_sampling.draw(model, [PROMPT], (0, "bench"), 7.5, 2)
+    images = prompted.draw(model, [PROMPT], (0, "bench"), 7.5, 2)
     found |= {"sample in 2 steps, s": time.perf_counter() - start, "pixels": images.shape[1], "GiB sampling": peak()}
 
     def batches(step: int):
@@ -139,7 +142,7 @@ def large(folder: Path) -> dict:
     return found | {"one step, s": time.perf_counter() - start, "GiB": peak()}
 
 
-def memorised(folder: Path) -> dict:
+def memorized(folder: Path) -> dict:
     """Seconds of detection and of one SISS step on latents, and the peak memory of this process."""
     model, prompts = text_to_image.load(folder), [PROMPT, "a drawing"]
     model.text_encoder.requires_grad_(False)
@@ -151,12 +154,12 @@ def memorised(folder: Path) -> dict:
     found = {"scores": len(scores), "detection, s": time.perf_counter() - start, "GiB detecting": peak()}
     keep, forget = torch.randn(2, 2, *model.shape)
     subject = SimpleNamespace(prompt=SimpleNamespace(told=PROMPT), retain=keep, forget=forget, traced=keep[:, None])
-    data = prompt_unlearning.training_data(subject, model, 1, anchored=False)
+    data = unlearning.training_data(subject, model, 1, anchored=False)
     with torch.no_grad():
-        told = prompt_unlearning.Told(model, model.condition([PROMPT]))
+        told = unlearning.FixedCondition(model, model.condition([PROMPT]))
     start, method = time.perf_counter(), methods.load("siss")
     training = Training(steps=1, lr=1e-5, batch=1, gradient_checkpointing=True)
-    with Scratch("bench-memorised", []) as scratch:
+    with Scratch("bench-memorized", []) as scratch:
         train(told, method, ConceptBatches(data, model, 1, 1, (0, "bench")), training, scratch, "SISS step")
     return found | {"SISS step, s": time.perf_counter() - start, "GiB": peak()}
 
@@ -166,5 +169,5 @@ if __name__ == "__main__":
     what, *rest = sys.argv[1:]
     run = {"sampler": lambda n: sampler(int(n)), "looks": lambda n: looks(int(n)),
            "build": lambda to, n, text: build(Path(to), int(n), text), "large": lambda where: large(Path(where)),
-           "memorised": lambda where: memorised(Path(where))}[what]  # fmt: skip
+           "memorized": lambda where: memorized(Path(where))}[what]  # fmt: skip
     print(json.dumps(run(*rest)))

@@ -17,17 +17,29 @@ import numpy as np
 
 # Content of the unpacked IDX files; another file of the same name is refused.
 MD5 = {
-    "mnist": {"train-images": "6bbc9ace898e44ae57da46a324031adb", "train-labels": "a25bea736e30d166cdddb491f175f624",
-              "t10k-images": "2646ac647ad5339dbf082846283269ea", "t10k-labels": "27ae3e4e09519cfbb04c329615203637"},
+    "mnist": {
+        "train-images": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels": "27ae3e4e09519cfbb04c329615203637",
+    },
     "fashion": {"train-images": "f4a8712d7a061bf5bd6d2ca38dc4d50a", "train-labels": "9018921c3c673c538a1fc5bad174d6f9"},
 }
 # size -> name -> (MNIST part, first rank within its class, images per class): disjoint by construction, checked below.
 # 16 px is the small set shipped here; 28 px is the paper's, which trains on every image of the MNIST training part.
 SPLITS = {
-    16: {"train": ("train", 0, 600), "judge-train": ("train", 600, 600),
-         "reference": ("train", 1200, 200), "judge-test": ("t10k", 0, 100)},
-    28: {"train": ("train", 0, 60000), "judge-train": ("t10k", 0, 600),
-         "reference": ("t10k", 700, 190), "judge-test": ("t10k", 600, 100)},
+    16: {
+        "train": ("train", 0, 600),
+        "judge-train": ("train", 600, 600),
+        "reference": ("train", 1200, 200),
+        "judge-test": ("t10k", 0, 100),
+    },
+    28: {
+        "train": ("train", 0, 60000),
+        "judge-train": ("t10k", 0, 600),
+        "reference": ("t10k", 700, 190),
+        "judge-test": ("t10k", 600, 100),
+    },
 }
 FASHION = {"tshirt": 1, "boot": 0}  # Fashion-MNIST train indices: the paper's T-shirt; the tuning image
 

@@ -1,16 +1,17 @@
-"""Check every parameter and write what each stage will do: plan.py (see palinode.plan)."""
+"""Check every parameter and write what each stage will do: plan.py."""
 
 from pathlib import Path
 
-from palinode import params, plan
-from palinode.io import atomic
-from palinode.settings import FOLDER
-from palinode.stage import main
+from palinode import params
+from palinode.core.io import atomic
+from palinode.core.work import Work
+from palinode.pipeline import planning
+from palinode.pipeline.stage import main
 
 
-def run() -> None:
-    with atomic(FOLDER) as folder:
-        plan.write_all(params.load(), Path("."), folder)
+def run(work: Work) -> None:
+    with atomic(work.outputs[0]) as folder:
+        planning.write_all(params.load(), Path("."), folder)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
-"""Split a task's images into forget and retain sets: prepare.py TASK."""
+"""Put data in place: prepare.py base BASE, or prepare.py KIND TASK [SUBJECT]; the kinds are those of palinode/tasks."""
 
-from pathlib import Path
-
-from palinode.data.splits import prepare
-from palinode.io import atomic
-from palinode.settings import read
-from palinode.stage import main
+from palinode import bases, tasks
+from palinode.core.work import Work
+from palinode.pipeline.stage import main
 
 
-def run(task: str) -> None:
-    with atomic(Path("out/data") / task) as folder:
-        facts = prepare(read(f"prepare-{task}"), folder)
-    print(f"{task}: n = {facts['n']}, k = {facts['k']}, hit distance {facts['hit_distance']:.4g}")
+def run(work: Work, kind: str, name: str, *subject: str) -> None:
+    if kind == "base":
+        bases.load(work, "prepare").run(work)
+    else:
+        tasks.load(kind, "prepare").run(work, name, *subject)
 
 
 if __name__ == "__main__":

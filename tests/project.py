@@ -1,13 +1,15 @@
-"""A temporary copy of this project with a tiny task, on which tests run the real pipeline in processes of its own."""
+"""A temporary copy of this project with a tiny task, whose real stages tests run, in this process or their own."""
 
 import contextlib
 import hashlib
 import importlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -16,45 +18,80 @@ import pytest
 import torch
 import yaml
 
-from palinode import judge, models, params
-from palinode.errors import UserError
-from palinode.io import write_array, write_json, write_text
+from palinode.classifiers import digits as digit_judge
+from palinode.classifiers import files
+from palinode.core.errors import UserError
+from palinode.core.io import write_array, write_json, write_text
+from palinode.models import unconditional
+from palinode.models.denoiser import Diffuser
+from palinode.params.bases import DDPM_SCHEDULER
+from palinode.pipeline import stage
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = {"data", "models", "results", "tests", "benchmarks", "dvc.lock", "params.yaml"}
+LEFT_OUT = {"data", "models", "results", "tests", "benchmarks", "examples", "docs", "dvc.lock", "params.yaml"}
 RUNNING = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
+NO_ORACLE = "the test trains none"
 
+UNET = {
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "down_block_types": ["DownBlock2D"] * 2,
+    "up_block_types": ["UpBlock2D"] * 2,
+}
+EVALUATE = {
+    "held": 2,
+    "probes": 1,
+    "ode_steps": 2,
+    "eps_levels": 2,
+    "eps_draws": 2,
+    "denoise_from": 4,
+    "denoise_draws": 2,
+    "bootstrap": 20,
+    "splits": 2,
+    "kid_subset": 8,
+}
 PARAMETERS = {
     "root_seed": 1,
     "seeds": [0],
-    "data": {"tasks": ["tiny"], "rows": ["naive", "siss-05"]},
-    "concept": {"tasks": [], "rows": []},
-    "prompts": {"tasks": [], "rows": []},
-    "classes": {"bases": [], "oracles": []},
-    "text": {"bases": [], "oracles": []},
+    "bases": ["tiny", "tiny-without-repeated"],
+    "images": {"tasks": ["tiny"], "subjects": [0], "rows": ["naive", "siss-05"]},
+    "concept": {"tasks": [], "subjects": [0], "rows": []},
+    "prompts": {"tasks": [], "subjects": [0, 1, "sequential"], "rows": []},
     "detection": {"bases": []},
-    "robustness": {"tasks": [], "rows": [], "attacks": []},
+    "attacks": {"tasks": [], "rows": [], "attacks": []},
     "runtime": {"device": "cpu", "threads": 1},
     "rows": {
         "naive": {"method": "naive_deletion", "paper": "naive", "lr": 1e-3, "steps": 4},
         "siss-05": {"method": "siss", "paper": "siss_0.5", "lr": 1e-3, "steps": 4, "options": {"lam": 0.5}},
     },
-    "tasks": {
+    "base_models": {
         "tiny": {
-            "data": {"images": "data/train.npy", "forget": "data/forget.npy", "reference": "data/reference.npy",
-                     "judge": {"train": "data/judge-train.npy", "test": "data/judge-test.npy"},
-                     "size": 16, "channels": 1},
-            "model": {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4,
-                      "down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2},
+            "kind": "unconditional",
+            "data": {
+                "images": "data/train.npy",
+                "repeated": {"images": "data/forget.npy"},
+                "reference": "data/reference.npy",
+                "judge": {"train": "data/judge-train.npy", "test": "data/judge-test.npy"},
+                "size": 16,
+                "channels": 1,
+            },
+            "model": UNET,
             "pretrain": {"steps": 20, "batch": 4, "lr": 1e-3},
-            "gate": {"samples": 80, "hit_rate": [0, 1], "fid_ratio": 1e9},
+            "gate": {"samples": 80, "hit_rate": [0, 1], "fid_ratio": 1e9, "chunk": 4},
+        },
+        "tiny-without-repeated": {"of": "tiny", "without": "repeated"},
+    },
+    "image_tasks": {
+        "tiny": {
+            "base": "tiny",
+            "forget": "data/forget.npy",
             "unlearn": {"batch": 4},
             "sample": {"steps": 3, "count": 16, "chunk": 4},
-            "evaluate": {"held": 2, "probes": 1, "ode_steps": 2, "eps_levels": 2, "eps_draws": 2, "denoise_from": 4,
-                         "denoise_draws": 2, "bootstrap": 20, "splits": 2, "kid_subset": 8},
+            "evaluate": EVALUATE,
         }
     },
-}  # fmt: skip
+}
 
 
 def repository_files() -> list[Path]:
@@ -65,7 +102,7 @@ def repository_files() -> list[Path]:
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
-def digits(name: str, classes: tuple[int, ...], each: int) -> tuple[np.ndarray, np.ndarray]:
+def digits(name: str, classes: Sequence[int], each: int) -> tuple[np.ndarray, np.ndarray]:
     """The first `each` shipped digits of every class, and their labels."""
     images, labels = (np.load(ROOT / f"data/mnist/{name}{end}.npy") for end in ("", "-labels"))
     chosen = np.concatenate([np.flatnonzero(labels == c)[:each] for c in classes])
@@ -75,12 +112,34 @@ def digits(name: str, classes: tuple[int, ...], each: int) -> tuple[np.ndarray, 
 def write_data(folder: Path) -> None:
     """100 digits to keep, a T-shirt to forget, 80 reference digits, and zeros and ones for the judge."""
     folder.mkdir()
-    arrays = {"train": digits("train", range(10), 10)[0], "reference": digits("reference", range(10), 8)[0],
-              "forget": np.load(ROOT / "data/fashion/tshirt.npy")}  # fmt: skip
+    arrays = {
+        "train": digits("train", range(10), 10)[0],
+        "reference": digits("reference", range(10), 8)[0],
+        "forget": np.load(ROOT / "data/fashion/tshirt.npy"),
+    }
     for part, each in (("train", 200), ("test", 50)):
-        arrays[f"judge-{part}"], arrays[f"judge-{part}-labels"] = digits(f"judge-{part}", (0, 1), each)
+        images, labels = digits(f"judge-{part}", (0, 1), each)
+        arrays[f"judge-{part}"] = images
+        arrays[f"judge-{part}-labels"] = labels
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
+
+
+def set_key(parameters: dict, path: str, value: object = None) -> None:
+    """Set the parameter at `a/b/c`; None deletes the key."""
+    block = parameters
+    *parents, last = path.split("/")
+    for key in parents:
+        block = block.setdefault(key, {})
+    block[last] = value
+    if value is None:
+        del block[last]
+
+
+def untrained_base(seed: int = 1) -> Diffuser:
+    """A network of the size of the tiny base, without training."""
+    config = UNET | {"sample_size": 16, "in_channels": 1, "out_channels": 1}
+    return unconditional.create(config, DDPM_SCHEDULER, seed=seed)
 
 
 class Project:
@@ -91,14 +150,19 @@ class Project:
         self.scratch = folder.parent / f"{folder.name}-scratch"
         people = ("AUTHOR", "COMMITTER")
         identity = {f"GIT_{who}_{what}": "test@localhost" for who in people for what in ("NAME", "EMAIL")}
-        here = {name: str(folder.parent / name.lower()) for name in
-                ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR")}  # fmt: skip
+        places = ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR")
+        here = {name: str(folder.parent / name.lower()) for name in places}
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_", "PALINODE_", "PYTHON"))}
-        self.environment = inherited | identity | here | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
-            "PALINODE_SCRATCH": str(self.scratch), "GIT_CONFIG_GLOBAL": os.devnull, "DVC_NO_ANALYTICS": "1",
-            "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1",
-        }  # fmt: skip
+        own = {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "PALINODE_SCRATCH": str(self.scratch),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "DVC_NO_ANALYTICS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        self.environment = inherited | identity | here | own
 
     @classmethod
     def create(cls, folder: Path, parameters: dict = PARAMETERS) -> "Project":
@@ -126,24 +190,30 @@ class Project:
         return Project(folder)
 
     def begin(self, *rows: str) -> "Project":
-        """Plan and prepare the tiny task and put untrained networks in place of what its stages would train or draw:
-        the judge, the base model, its samples, and for each of `rows` a cell with the base model in it."""
+        """Plan and prepare the tiny task, with untrained networks in place of what its stages would train or draw.
+
+        These are the judge, the base model, its samples, and for each of `rows` a cell with the base model in it.
+        """
         self.call("plan")
-        self.call("prepare", "tiny")
-        config = PARAMETERS["tasks"]["tiny"]["model"] | {"sample_size": 16, "in_channels": 1, "out_channels": 1}
-        base = models.create(config, params.Task.model_fields["scheduler"].default, seed=1)
-        models.save(base, self.folder / "models/tiny/base")
-        judge.save(judge.Judge(16, 1, 2), self.folder / "models/tiny/judge", {})
-        write_json(self.folder / "models/tiny/gate.json", {"gate": None})
-        write_text(self.folder / "models/tiny/oracle/absent.txt", "the test trains none\n")
-        cells = self.folder / "out/cells/tiny"
-        count = self.parameters["tasks"]["tiny"]["sample"]["count"]
-        for row in ("base", *rows):
-            write_array(cells / row / "0/samples/samples.npy", digits("train", range(10), 10)[0][:count])
-        write_text(cells / "oracle/0/samples/absent.txt", "the test trains none\n")
+        self.call("prepare", "base", "tiny")
+        self.call("prepare", "images", "tiny")
+        base = untrained_base()
+        models = self.folder / "models"
+        unconditional.save(base, models / "tiny/model")
+        files.save(digit_judge.Judge(16, 1, 2), models / "tiny/judge", {})
+        write_text(models / "tiny-without-repeated/model/absent.txt", f"{NO_ORACLE}\n")
+        self.call("bind")
+        count = self.parameters["image_tasks"]["tiny"]["sample"]["count"]
+        samples = digits("train", range(10), 10)[0][:count]
+        references = self.folder / "out/references/tiny"
+        for row in ("base", "real"):
+            write_array(references / row / "samples.npy", samples)
+        write_text(references / "oracle/absent.txt", f"{NO_ORACLE}\n")
         for row in rows:
-            models.save(base, cells / row / "0/model")
-            write_json(cells / row / "0/cost.json", {"forward": 16, "backward": 16})
+            cell = self.folder / "out/cells/tiny/0" / row / "0"
+            write_array(cell / "samples/samples.npy", samples)
+            unconditional.save(base, cell / "model")
+            write_json(cell / "training/cost.json", {"forward": 16, "backward": 16, "steps": 4})
         return self
 
     # Files
@@ -153,17 +223,14 @@ class Project:
         return yaml.safe_load((self.folder / "params.yaml").read_text())
 
     def write_parameters(self, parameters: dict) -> None:
-        (self.folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
+        # Through JSON, so that no block is written as an alias of another.
+        plain = json.loads(json.dumps(parameters))
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
 
     def change(self, path: str, value: object = None) -> None:
         """Set the parameter at `a/b/c`; None deletes the key."""
-        parameters = block = self.parameters
-        *parents, last = path.split("/")
-        for key in parents:
-            block = block.setdefault(key, {})
-        block[last] = value
-        if value is None:
-            del block[last]
+        parameters = self.parameters
+        set_key(parameters, path, value)
         self.write_parameters(parameters)
 
     def edit(self, name: str, old: str, new: str) -> None:
@@ -175,8 +242,8 @@ class Project:
     def digest(self, name: str) -> dict[str, str]:
         """SHA-256 of a file, or of every file in a folder."""
         place = self.folder / name
-        files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
-        return {str(p.relative_to(self.folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+        listed = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+        return {str(p.relative_to(self.folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in listed}
 
     @property
     def lock(self) -> dict:
@@ -184,8 +251,8 @@ class Project:
 
     def leftovers(self) -> list[Path]:
         """Temporary files outside git's and DVC's own folders."""
-        found = self.folder.rglob("*.tmp")
-        return [p for p in found if p.relative_to(self.folder).parts[0] not in (".git", ".dvc")]
+        temporary = self.folder.rglob("*.tmp")
+        return [p for p in temporary if p.relative_to(self.folder).parts[0] not in (".git", ".dvc")]
 
     # Processes
 
@@ -218,17 +285,22 @@ class Project:
 
     def call(self, script: str, *arguments: str) -> None:
         """Run one stage in this process and with its code, which spares the imports; UserError when it fails."""
-        threads = torch.get_num_threads()
         with contextlib.chdir(self.folder), mock.patch.dict(os.environ, {"PALINODE_SCRATCH": str(self.scratch)}):
-            try:
-                importlib.import_module(script).run(*arguments)
-            finally:
-                torch.set_num_threads(threads)
+            call_stage(script, *arguments)
 
     def stage(self, script: str, *arguments: str, check: bool = True, **options) -> subprocess.CompletedProcess:
         """Run one stage's command without DVC."""
         options = {"env": self.environment | {"PYTHONPATH": "src"}} | options
         return self.run(*self.command(script, *arguments), check=check, **options)
+
+
+def call_stage(script: str, *arguments: str) -> None:
+    """Run one stage of the working folder in this process, through the graph; UserError when it fails."""
+    threads = torch.get_num_threads()
+    try:
+        stage.execute(importlib.import_module(script).run, script, list(arguments))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def failed(project: Project, script: str, *arguments: str) -> str:

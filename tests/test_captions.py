@@ -1,20 +1,27 @@
-"""The caption grammar: words, tiers, and what it refuses."""
+"""The caption grammar: words, prompt sets, and what it refuses."""
 
 import itertools
 from pathlib import Path
 
 import pytest
+from conftest import EMOJI
 
+from palinode.core.errors import UserError
 from palinode.data import captions
-from palinode.data.captions import Concept, caption, tier
-from palinode.errors import UserError
+from palinode.data.captions import PROMPT_SETS, Concept, caption, prompt_set
 
-FILE = Path(__file__).parent.parent / "data/emoji/concepts.yaml"
+FILE = EMOJI / "concepts.yaml"
+OF_ONE_THING = [name for name in PROMPT_SETS if name != "compositions"]
 
 
 @pytest.fixture(scope="module")
 def concepts() -> dict[str, Concept]:
     return captions.read_concepts(FILE)
+
+
+@pytest.fixture(scope="module")
+def cat_sets(concepts) -> dict[str, list[captions.Caption]]:
+    return {name: prompt_set(name, concepts["cat"], concepts.values()) for name in PROMPT_SETS}
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -24,7 +31,9 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_there_are_enough_concepts_and_words(concepts):
-    assert len(concepts) >= 60 and len(captions.STYLES) >= 4 and len(captions.BACKGROUNDS) >= 4
+    assert len(concepts) >= 60
+    assert len(captions.STYLES) >= 4
+    assert len(captions.BACKGROUNDS) >= 4
     assert len(set(captions.TEMPLATES)) == len(captions.TEMPLATES) >= 10
     assert all(len(concept.synonyms) >= 2 for concept in concepts.values())
 
@@ -34,53 +43,65 @@ def test_a_caption_names_what_it_asks_for():
     assert made.text == "a drawing of a kitty, noto style, on blue"
     assert (made.concepts, made.style, made.background) == (("cat",), "noto", "blue")
     two = caption("look at {}", [("cherries", "cherries"), ("airplane", "airplane")])
-    assert two.text == "look at cherries and an airplane" and two.concepts == ("cherries", "airplane")
+    assert two.text == "look at cherries and an airplane"
+    assert two.concepts == ("cherries", "airplane")
 
 
 @pytest.mark.parametrize(
     ("phrase", "expected"),
-    [("cat", "a cat"), ("eye", "an eye"), ("ukulele", "a ukulele"), ("grapes", "grapes"), ("bus", "a bus"),
-     ("octopus", "an octopus"), ("eucalyptus", "a eucalyptus")],
-)  # fmt: skip
+    [
+        ("cat", "a cat"),
+        ("eye", "an eye"),
+        ("ukulele", "a ukulele"),
+        ("grapes", "grapes"),
+        ("bus", "a bus"),
+        ("octopus", "an octopus"),
+        ("eucalyptus", "a eucalyptus"),
+    ],
+)
 def test_articles(phrase, expected):
     assert captions.with_article(phrase) == expected
 
 
-def test_the_tiers_of_all_concepts_are_disjoint(concepts):
-    every = [tier(name, concept) for concept in concepts.values() for name in ("T0", "T1", "T2", "T3")]
-    assert all(every)
-    texts = [c.text for some in every for c in some]
+def test_the_prompt_sets_of_all_concepts_are_disjoint(concepts, cat_sets):
+    sets = [prompt_set(name, concept) for concept in concepts.values() for name in OF_ONE_THING]
+    assert all(sets)
+    texts = [c.text for captions_of_set in sets for c in captions_of_set]
     assert len(texts) == len(set(texts))
-    cat = {name: tier(name, concepts["cat"], concepts.values()) for name in captions.TIERS}
-    captions.check_disjoint(cat)
-    assert {c.concepts for c in cat["T4"]} == {("cat", other) for other in concepts if other != "cat"}
+    captions.check_disjoint(cat_sets)
+    pairs = {c.concepts for c in cat_sets["compositions"]}
+    assert pairs == {("cat", other) for other in concepts if other != "cat"}
 
 
-def test_each_tier_changes_what_its_name_says(concepts):
-    cat = concepts["cat"]
-    tiers = {name: tier(name, cat, concepts.values()) for name in captions.TIERS}
-    given = tiers["T0"]
-    attributes = {(c.style, c.background) for c in given}
-    assert not attributes & {(c.style, c.background) for c in tiers["T1"]}
-    assert all({(c.style, c.background) for c in tiers[name]} == attributes for name in ("T2", "T3", "T4"))
-    for name, used in (("T2", captions.TEMPLATES[captions.GIVEN_TEMPLATES :]), ("T1", captions.TEMPLATES[:6])):
-        starts = [template.format("a cat") for template in used]
-        assert all(c.text.split(", ")[0] in starts for c in tiers[name])
-    assert all("cat" not in c.text.split() and any(word in c.text for word in cat.synonyms) for c in tiers["T3"])
+def test_each_prompt_set_changes_what_its_name_says(concepts, cat_sets):
+    attributes = {name: {(c.style, c.background) for c in sets} for name, sets in cat_sets.items()}
+    assert not attributes["training prompts"] & attributes["new attributes"]
+    for name in ("new templates", "synonyms", "compositions"):
+        assert attributes[name] == attributes["training prompts"]
+
+    training = captions.TEMPLATES[: captions.TRAINING_TEMPLATES]
+    new = captions.TEMPLATES[captions.TRAINING_TEMPLATES :]
+    for name, templates in (("new templates", new), ("new attributes", training), ("training prompts", training)):
+        starts = [template.format("a cat") for template in templates]
+        assert all(c.text.split(", ")[0] in starts for c in cat_sets[name])
+
+    synonyms = concepts["cat"].synonyms
+    assert all("cat" not in c.text.split() for c in cat_sets["synonyms"])
+    assert all(any(word in c.text for word in synonyms) for c in cat_sets["synonyms"])
 
 
 def test_shared_prompts_are_found():
-    one = [caption("{}", [("cat", "cat")])]
-    with pytest.raises(UserError, match=r"T0 and T2 share 1 prompt\(s\), such as 'a cat'"):
-        captions.check_disjoint({"T0": one, "T1": [], "T2": one})
+    shared = [caption("{}", [("cat", "cat")])]
+    with pytest.raises(UserError, match="training prompts and new templates share 1, such as 'a cat'"):
+        captions.check_disjoint({"training prompts": shared, "new attributes": [], "new templates": shared})
 
 
-def test_unknown_tier_and_missing_synonyms():
+def test_unknown_prompt_set_and_missing_synonyms():
     plain = Concept("cat", "animal", ())
-    with pytest.raises(UserError, match="unknown prompt tier 'T9'"):
-        tier("T9", plain)
+    with pytest.raises(UserError, match="unknown prompt set 'T9'; there are training prompts, new attributes"):
+        prompt_set("T9", plain)
     with pytest.raises(UserError, match="cat has no synonyms"):
-        tier("T3", plain)
+        prompt_set("synonyms", plain)
 
 
 @pytest.mark.parametrize(
@@ -98,13 +119,21 @@ def test_a_faulty_file_is_refused(tmp_path, text, words):
         captions.read_concepts(write(tmp_path, text))
 
 
-def test_the_vocabulary_holds_every_word_of_every_prompt(concepts):
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*nowhere\.yaml"):
+        captions.read_concepts(tmp_path / "nowhere.yaml")
+
+
+def test_the_vocabulary_holds_every_word_of_every_prompt(concepts, cat_sets):
     words = set(captions.vocabulary(concepts.values(), ["velvet harbor"]))
-    texts = [c.text for name in captions.TIERS for c in tier(name, concepts["cat"], concepts.values())]
-    texts += [c.text for one, name in itertools.product(concepts.values(), ("T1", "T2", "T3")) for c in tier(name, one)]
-    assert {word for text in texts for word in text.replace(",", "").split()} | {"velvet", "harbor"} <= words
+    texts = [c.text for captions_of_set in cat_sets.values() for c in captions_of_set]
+    for concept, name in itertools.product(concepts.values(), ("new attributes", "new templates", "synonyms")):
+        texts += [c.text for c in prompt_set(name, concept)]
+    used = {word for text in texts for word in text.replace(",", "").split()}
+    assert used | {"velvet", "harbor"} <= words
 
 
 def test_ordinary_captions_are_the_listed_ones(concepts):
     listed = FILE.with_name("ordinary.txt").read_text().splitlines()
-    assert listed == captions.ordinary(concepts.values()) and len(set(listed)) == len(listed) >= 300
+    assert listed == captions.ordinary(concepts.values())
+    assert len(set(listed)) == len(listed) >= 300

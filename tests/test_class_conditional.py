@@ -7,12 +7,15 @@ import pytest
 import torch
 from conftest import SCHEDULER, UNET, training
 
-from palinode import class_conditional, conditional_sampling, models, seeds
-from palinode.class_conditional import LabelledBatches
-from palinode.errors import UserError
-from palinode.guidance import Guided
-from palinode.sampling import ddim
-from palinode.scratch import Scratch
+from palinode.bases import class_training
+from palinode.bases.class_training import LabelledBatches
+from palinode.core import seeds
+from palinode.core.errors import UserError
+from palinode.core.scratch import Scratch
+from palinode.models import class_conditional, unconditional
+from palinode.models.guidance import Guided
+from palinode.sampling import prompted
+from palinode.sampling.samplers import ddim
 
 
 @pytest.fixture
@@ -38,15 +41,15 @@ def test_the_class_changes_the_prediction_and_the_folder_keeps_it(model, tmp_pat
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([5, 500])
     with torch.no_grad():
         one, none = (model.predict(x, t, model.condition([c, c])) for c in (0, None))
-        assert not torch.equal(one, none) and model.passes["forward"] == 4
-        models.save(model, tmp_path / "model")
-        loaded = class_conditional.of(models.load(tmp_path / "model"))
+        assert not torch.equal(one, none) and model.nfe["forward"] == 4
+        unconditional.save(model, tmp_path / "model")
+        loaded = class_conditional.of(unconditional.load(tmp_path / "model"))
         assert torch.equal(one, loaded.predict(x, t, loaded.condition([0, 0])))
 
 
 def test_an_unconditional_model_is_refused():
     with pytest.raises(UserError, match="here is not class-conditional"):
-        class_conditional.of(models.create(UNET, SCHEDULER, seed=1), "here")
+        class_conditional.of(unconditional.create(UNET, SCHEDULER, seed=1), "here")
 
 
 def test_guidance_is_the_weighted_difference(model):
@@ -75,10 +78,10 @@ def test_training_learns_the_classes_and_leaves_one_out(tmp_path, monkeypatch):
                                pretrain=training(steps=300, batch=16, lr=4e-3))  # fmt: skip
 
     def preview(model):
-        return conditional_sampling.draw(model, [0, None], (1, "bands"), 1.0, 2)
+        return prompted.draw(model, [0, None], (1, "bands"), 1.0, 2)
 
     with Scratch("bands", []) as scratch:
-        outcome = class_conditional.pretrain(images, labels, settings, scratch, "cpu", "bands", preview)
+        outcome = class_training.pretrain(images, labels, settings, scratch, "cpu", "bands", preview)
     model = outcome.model
     assert outcome.drawn.shape == (20, 2, 8, 8, 1) and np.array_equal(outcome.drawn[-1], preview(model))
     noise = torch.randn(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -90,9 +93,9 @@ def test_training_learns_the_classes_and_leaves_one_out(tmp_path, monkeypatch):
     assert (rows.argmax(1) == torch.tensor(wanted)).float().mean() > 0.8
     settings.pretrain = training(steps=5, batch=16)
     with Scratch("bands", []) as scratch:
-        left = class_conditional.pretrain(images, labels, settings, scratch, "cpu", "bands", preview, without=2).model
+        left = class_training.pretrain(images, labels, settings, scratch, "cpu", "bands", preview, without=2).model
         with pytest.raises(UserError, match="no image has the class 3"):
-            class_conditional.pretrain(images, labels, settings, scratch, "cpu", "bands", preview, without=3)
+            class_training.pretrain(images, labels, settings, scratch, "cpu", "bands", preview, without=3)
     before = class_conditional.create(UNET, short, 3, seeds.derive(1, "bands", "pretrain", "init"))
     moved = (left.net.class_embedding.weight - before.net.class_embedding.weight).abs().amax(1)
     assert moved[2] < 1e-6 < 1e-4 < moved[:2].min(), "only the class left out keeps its embedding"

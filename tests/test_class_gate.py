@@ -8,10 +8,11 @@ import pytest
 import torch
 from project import PARAMETERS, Project
 
-from palinode import class_conditional, class_gate, models
-from palinode.errors import UserError
-from palinode.io import read_json
-from palinode.report import bases
+from palinode.bases import class_checks
+from palinode.core.errors import UserError
+from palinode.core.io import read_json
+from palinode.models import class_conditional, unconditional
+from palinode.report.sections import base_models
 
 LIMITS = SimpleNamespace(recognised=0.95)
 ARRAYS = {"images": "data/judge-train.npy",
@@ -30,12 +31,14 @@ class Stubborn:
 def test_classes_are_counted_and_a_poor_one_is_named():
     images, asked = np.zeros((40, 4, 4, 1), np.uint8), [0] * 20 + [1] * 20
     images[20:] = 255
-    found = class_gate.measure(images, asked, Stubborn())
-    assert found["confusion"] == [[20, 0], [0, 20]] and class_gate.problem(found, LIMITS) is None
+    found = class_checks.measure(images, asked, Stubborn())
+    assert found["confusion"] == [[20, 0], [0, 20]] and class_checks.problem(found, LIMITS) is None
     images[20:22] = 0
-    found = class_gate.measure(images, asked, Stubborn())
+    found = class_checks.measure(images, asked, Stubborn())
     assert found["confusion"] == [[20, 0], [2, 18]] and 0.69 < found["recognised"][1]["lo"] < 0.9
-    assert class_gate.problem(found, LIMITS).startswith("the judge recognises 90.0% of 20 samples of class 1, at least")
+    assert class_checks.problem(found, LIMITS).startswith(
+        "the judge recognises 90.0% of 20 samples of class 1, at least"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,7 @@ def test_the_stages_train_a_base_and_refuse_a_bad_one(project):
     models_folder = project.folder / "models/two"
     for script in ("prepare_class", "judge", "pretrain_class"):
         project.call(script, "two")
-    assert class_conditional.of(models.load(models_folder / "base")).classes == 2
+    assert class_conditional.of(unconditional.load(models_folder / "base")).classes == 2
     with pytest.raises(UserError, match="gate-class-two: the judge recognises"):
         project.call("gate_class", "two")
     assert not (models_folder / "gate").exists()
@@ -66,7 +69,7 @@ def test_the_stages_train_a_base_and_refuse_a_bad_one(project):
     project.call("gate_class", "two")
     counts = read_json(models_folder / "gate/gate.json")["confusion"]
     assert [sum(row) for row in counts] == [20, 20]
-    (view,) = bases.views([["two", "class"]], project.folder)
+    (view,) = base_models.views([["two", "class"]], project.folder)
     assert [role for role, _ in view["epochs"]] == ["base"] and "<svg" in view["curves"]
     assert view["rows"][0][0] == "0" and "of 100 test images" in view["judge"]
 

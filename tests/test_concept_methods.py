@@ -1,19 +1,21 @@
 """The methods of concept unlearning against closed forms, brute force and what their papers prove."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import SCHEDULER, UNET, training
 
-from palinode import class_conditional, gradients, importance, methods
-from palinode.concept import ConceptBatches, ConceptData
-from palinode.methods import salun, uce
-from palinode.scratch import Scratch
-from palinode.training import Gradients, train
+from palinode import methods
+from palinode.core.scratch import Scratch
+from palinode.methods import _gradients, salun, uce
+from palinode.models import class_conditional
+from palinode.training import importance
+from palinode.training.concept_batches import ConceptBatches, ConceptData
+from palinode.training.loop import Gradients, train
 
-NAMES = ("naive_deletion", "neggrad", "erasediff", "salun", "selective_amnesia", "munba", "esd", "concept_ablation",
-         "doco", "anchored")  # fmt: skip
+NAMES = [name for name in methods.names() if not {"unconditional", "text"} & methods.load(name).needs]
 
 
 @pytest.fixture
@@ -26,10 +28,19 @@ def data() -> ConceptData:
     """Class 2 is the target, class 0 the anchor, 0 and 1 are kept."""
     g = torch.Generator().manual_seed(0)
     pictures = torch.rand(4, 12, 1, 8, 8, generator=g) * 2 - 1
-    z = torch.randn(3, 4, 1, 8, 8, generator=g)
-    return ConceptData([None, 0, 1, 2], pictures[0], torch.randint(1, 3, (12,), generator=g), pictures[1], pictures[2],
-                       torch.full((12,), 3), torch.full((12,), 1), z, torch.full((3,), 3),
-                       torch.tensor([900, 600, 300, 0]))  # fmt: skip
+    trajectory = torch.randn(3, 4, 1, 8, 8, generator=g)
+    return ConceptData(
+        prompts=[None, 0, 1, 2],
+        retain=pictures[0],
+        retain_prompt=torch.randint(1, 3, (12,), generator=g),
+        forget=pictures[1],
+        forget_prompt=torch.full((12,), 3),
+        anchor=pictures[2],
+        anchor_prompt=torch.full((12,), 1),
+        trajectory=trajectory,
+        trajectory_prompt=torch.full((3,), 3),
+        trajectory_times=torch.tensor([900, 600, 300, 0]),
+    )
 
 
 @pytest.fixture
@@ -37,7 +48,7 @@ def batch(model, data):
     return next(ConceptBatches(data, model, 6, 1, (1, "test"))(0))
 
 
-def helpers(model) -> dict:
+def statistics(model) -> dict:
     count = sum(p.numel() for p in model.net.parameters())
     g = torch.Generator().manual_seed(3)
     return {"seed": 5, "saliency": torch.rand(count, generator=g), "fisher": torch.rand(count, generator=g)}
@@ -45,7 +56,7 @@ def helpers(model) -> dict:
 
 def begun(name: str, model, **options) -> methods.Method:
     method = methods.load(name, options)
-    method.begin(model, helpers(model))
+    method.begin(model, statistics(model))
     return method
 
 
@@ -65,21 +76,21 @@ def pair(seed: int = 0, size: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("seed", range(5))
 def test_nash_weights_are_the_bargaining_point(seed):
     g_r, g_f = pair(seed)
-    g, a_r, a_f = gradients.nash(g_r, g_f)
+    g, a_r, a_f = _gradients.bargain(g_r, g_f)
     gram = torch.stack([g_r, g_f]) @ torch.stack([g_r, g_f]).T
     a = torch.tensor([a_r, a_f]).double()
     torch.testing.assert_close(gram @ a, 1 / a, rtol=1e-5, atol=1e-8)
     torch.testing.assert_close(g, a_r * g_r + a_f * g_f)
     assert g @ g_r > 0 and g @ g_f > 0, "both players gain"
-    scaled = gradients.nash(100 * g_r, g_f)[0]
+    scaled = _gradients.bargain(100 * g_r, g_f)[0]
     torch.testing.assert_close(scaled, g, msg="the scale of a loss changes nothing")
-    assert gradients.nash(g_r, -g_r)[1:] == (1.0, 0.5) and gradients.nash(g_r, 0 * g_f)[1:] == (1.0, 0.5)
+    assert _gradients.bargain(g_r, -g_r)[1:] == (1.0, 0.5) and _gradients.bargain(g_r, 0 * g_f)[1:] == (1.0, 0.5)
 
 
 @pytest.mark.parametrize("sizes", [[40], [10, 20, 10]])
 def test_projection_is_orthogonal_where_it_acts_and_nothing_elsewhere(sizes):
     g_u, g_r = pair(1)
-    g, share = gradients.project(g_u, g_r, sizes)
+    g, share = _gradients.project(g_u, g_r, sizes)
     acted = 0
     for before, after, r in zip(g_u.split(sizes), g.split(sizes), g_r.split(sizes), strict=True):
         if before @ r < 0:
@@ -88,32 +99,33 @@ def test_projection_is_orthogonal_where_it_acts_and_nothing_elsewhere(sizes):
         else:
             assert torch.equal(before, after)
     assert share == acted / len(sizes)
-    assert torch.equal(gradients.project(g_u, g_u, sizes)[0], g_u) and gradients.project(g_u, -g_u, sizes)[1] == 1
+    assert torch.equal(_gradients.project(g_u, g_u, sizes)[0], g_u) and _gradients.project(g_u, -g_u, sizes)[1] == 1
 
 
 def test_the_published_surgery_overshoots():
-    """Digest, DoCo 1.5: 32 tensors that share norm 1; the result descends the retain loss instead of leaving it."""
+    """32 tensors that share norm 1: the result descends the anchor's loss instead of leaving it as it is."""
     generator = torch.Generator().manual_seed(0)
     r = torch.randn(32, 50, generator=generator).double()
     u = torch.randn(32, 50, generator=generator).double() - 0.5 * r
     g_u, g_r, sizes = u.flatten(), r.flatten(), [50] * 32
-    exact, _ = gradients.project(g_u, g_r, sizes)
-    published, _ = gradients.project_as_published(g_u, g_r, sizes)
-    assert abs(float(gradients.cosine(exact, g_r))) < 1e-6 < 0.2 < float(gradients.cosine(published, g_r))
-    one, _ = gradients.project_as_published(g_u / g_u.norm(), g_r, [1600])
-    torch.testing.assert_close(one, gradients.project(g_u / g_u.norm(), g_r, [1600])[0], msg="at norm 1 they agree")
+    exact, _ = _gradients.project(g_u, g_r, sizes)
+    published, _ = _gradients.project_as_published(g_u, g_r, sizes)
+    assert abs(float(_gradients.cosine(exact, g_r))) < 1e-6 < 0.2 < float(_gradients.cosine(published, g_r))
+    unit = g_u / g_u.norm()
+    at_norm_1, _ = _gradients.project_as_published(unit, g_r, [1600])
+    torch.testing.assert_close(at_norm_1, _gradients.project(unit, g_r, [1600])[0], msg="at norm 1 they agree")
 
 
 def test_the_cosine_rule_is_not_the_ratio_rule():
     g_r, g_f = pair(2)
     g_r = g_r - 3 * g_f
-    cos = float(gradients.cosine(g_r, g_f))
+    cos = float(_gradients.cosine(g_r, g_f))
     assert cos < 0
-    g, lam = gradients.constrained_by_cosine(g_r, g_f, 0.1)
+    g, lam = _gradients.constrain_by_cosine(g_r, g_f, 0.1)
     assert lam == pytest.approx(0.1 - cos) and torch.equal(g, g_r + lam * g_f)
-    ratio = gradients.constrained(g_r, g_f, 0.1)[1]
+    ratio = _gradients.constrain(g_r, g_f, 0.1)[1]
     assert ratio > lam + 1 and g @ g_f < 0, "conflict remains where the ratio rule would remove it"
-    assert gradients.constrained_by_cosine(g_r, 0 * g_f, 0.1) == (pytest.approx(g_r), 0.0)
+    assert _gradients.constrain_by_cosine(g_r, 0 * g_f, 0.1) == (pytest.approx(g_r), 0.0)
 
 
 # Methods
@@ -123,20 +135,45 @@ def test_the_cosine_rule_is_not_the_ratio_rule():
 def test_every_method_gives_finite_gradients(name, model, batch):
     method = begun(name, model, **({"warmup": 0} if name == "doco" else {}))
     grads = flat(method, model, batch)
+    assert set(grads) <= set(methods.LOSSES)
     direction, logged = method.combine(grads)
     assert torch.isfinite(direction).all() and direction.any() and all(v == v for v in logged.values())
+
+
+@pytest.mark.parametrize(
+    "name, options, needs",
+    [(name, {}, methods.load(name).needs) for name in NAMES] + [("erasediff", {"target": "rl"}, {"anchor"})],
+)
+def test_a_method_uses_no_more_than_it_needs(name, options, needs, model, batch):
+    """Of a batch that offers just what `needs` says, and of statistics likewise."""
+    method = methods.load(name, options)
+    assert method.needs == needs <= set(methods.NEEDS)
+    fields = ["x", "a", "t", "eps", "u", "total", "generator", "c_x", "c_a", "redraw", "uniform"]
+    fields += ["anchor", "c_anchor"] if "anchor" in needs else []
+    fields += ["traj", "t_traj", "c_traj", "c_null"] if "trajectory" in needs else []
+    offered = {word: value for word, value in statistics(model).items() if word in {"seed"} | needs}
+    method.begin(model, offered)
+    assert method.losses(model, SimpleNamespace(**{field: getattr(batch, field) for field in fields}))
+
+
+@pytest.mark.parametrize("name", [name for name in methods.names() if "unconditional" in methods.load(name).needs])
+def test_a_method_that_needs_an_unconditional_model_gives_no_condition(name, model, batch):
+    with pytest.raises(ValueError, match="class_labels should be provided"):
+        methods.load(name).losses(model, batch)
 
 
 def test_relabelling_takes_the_anchors_prediction(model, batch):
     for name, options in (("erasediff", {"target": "rl"}), ("salun", {}), ("munba", {})):
         batch.generator.manual_seed(9)
-        found = begun(name, model, **options).losses(model, batch)["f"]
+        loss = begun(name, model, **options).losses(model, batch)["forget"]
         batch.generator.manual_seed(9)
         t, eps = batch.redraw()
         a_t = model.schedule.add_noise(batch.a, eps, t)
         with torch.no_grad():
-            wanted = (model.predict(a_t, t, batch.c_m) - model.predict(a_t, t, batch.c_a)).square().sum() / len(a_t)
-        torch.testing.assert_close(found.detach(), wanted)
+            wanted = (model.predict(a_t, t, batch.c_anchor) - model.predict(a_t, t, batch.c_a)).square().sum() / len(
+                a_t
+            )
+        torch.testing.assert_close(loss.detach(), wanted)
 
 
 def test_the_inner_loop_of_erasediff_changes_no_update(model, batch):
@@ -149,21 +186,21 @@ def test_the_inner_loop_of_erasediff_changes_no_update(model, batch):
     for _ in range(2):
         batch.generator.manual_seed(4)
         adam.zero_grad()
-        method.losses(inner, batch)["f"].backward()
+        method.losses(inner, batch)["forget"].backward()
         adam.step()
     batch.generator.manual_seed(4)
-    constant = method.losses(inner, batch)["f"].detach()
+    constant = method.losses(inner, batch)["forget"].detach()
     batch.generator.manual_seed(4)
     losses = method.losses(model, batch)
-    assert constant < losses["f"]
+    assert constant < losses["forget"]
     collected = Gradients(model.trainable())
-    collected.backward({"r": losses["r"], "f": losses["f"] - constant}, 1.0)
+    collected.backward({"retain": losses["retain"], "forget": losses["forget"] - constant}, 1.0)
     assert all(torch.equal(collected.flat[name], plain[name]) for name in plain)
 
 
 def test_salun_keeps_the_stated_share(model, batch):
     saliency = torch.rand(1001, generator=torch.Generator().manual_seed(0))
-    chosen = salun.mask(saliency, 0.3)
+    chosen = salun.select_salient(saliency, 0.3)
     assert chosen.sum() == 300 and saliency[chosen == 1].min() >= saliency[chosen == 0].max()
     model.net.requires_grad_(False)
     model.net.mid_block.requires_grad_(True)
@@ -176,32 +213,33 @@ def test_salun_keeps_the_stated_share(model, batch):
 
 def test_the_penalty_of_selective_amnesia_has_the_right_gradient(model, batch):
     method = begun("selective_amnesia", model)
-    assert float(method.losses(model, batch)["w"].detach()) == 0
+    assert float(method.losses(model, batch)["penalty"].detach()) == 0
     parameter = next(model.net.parameters())
     with torch.no_grad():
         parameter.view(-1)[3] += 0.01
-    gradient = flat(method, model, batch)["w"]
+    gradient = flat(method, model, batch)["penalty"]
     assert gradient.count_nonzero() == 1
     step, values = 1e-3, []
     for sign in (1, -1):
         with torch.no_grad():
             parameter.view(-1)[3] += sign * step
-            values.append(float(method.losses(model, batch)["w"].double()))
+            values.append(float(method.losses(model, batch)["penalty"].double()))
             parameter.view(-1)[3] -= sign * step
     assert float(gradient[3]) == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-2)
 
 
 def test_esd_without_guidance_leaves_the_model(model, batch):
     method = begun("esd", model, eta=0.0)
-    assert float(method.losses(model, batch)["f"]) == 0
-    assert not flat(method, model, batch)["f"].any()
-    assert float(begun("esd", model).losses(model, batch)["f"].detach()) > 0
+    assert float(method.losses(model, batch)["forget"].detach()) == 0
+    assert not flat(method, model, batch)["forget"].any()
+    assert float(begun("esd", model).losses(model, batch)["forget"].detach()) > 0
 
 
 def test_anchored_holds_the_outputs_and_its_twin_the_noise(model, batch):
     held = begun("anchored", model).losses(model, batch)
     twin = begun("anchored", model, retained="noise").losses(model, batch)
-    assert float(held["r"]) == 0 < float(twin["r"].detach()), "at the start the outputs are the original's"
+    assert held["retain"].detach() == 0, "at the start the outputs are the original's"
+    assert twin["retain"].detach() > 0
 
 
 def test_a_generator_step_leaves_the_discriminator(model, batch):
@@ -250,11 +288,11 @@ def test_uce_is_the_least_squares_solution():
     generator = torch.Generator().manual_seed(0)
     w_0, c, g, kept = (torch.randn(*shape, generator=generator).double() for shape in ((7, 5), (2, 5), (2, 5), (9, 5)))
     a, b, lam = 1.5, 0.7, 0.3
-    found = uce.edited(w_0, c, g, kept, a, b, lam)
+    solution = uce.solve_edit(w_0, c, g, kept, a, b, lam)
     left = torch.cat([a**0.5 * c, b**0.5 * kept, lam**0.5 * torch.eye(5).double()])
     right = torch.cat([a**0.5 * g @ w_0.T, b**0.5 * kept @ w_0.T, lam**0.5 * w_0.T])
-    torch.testing.assert_close(found, torch.linalg.lstsq(left, right).solution.T)
-    torch.testing.assert_close(uce.edited(w_0, c, c, kept, a, b, lam), w_0, msg="a target that is its anchor")
+    torch.testing.assert_close(solution, torch.linalg.lstsq(left, right).solution.T)
+    torch.testing.assert_close(uce.solve_edit(w_0, c, c, kept, a, b, lam), w_0, msg="a target that is its anchor")
 
 
 # Which weights matter

@@ -1,158 +1,140 @@
-"""The stages of the family concept at tiny size, on captions and on classes, with untrained networks."""
+"""The stages of the kind `concept` at tiny size, on captions and on classes, with untrained networks."""
 
-import copy
-import importlib
-import json
+import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import TEXT_MODEL, TEXT_SCHEDULER
-from project import PARAMETERS, ROOT
+import tiny
+from project import ROOT, untrained_base
+from tiny import run, run_cell, untrained, write_plan
 
-from palinode import class_conditional, conditional, judge, models, params, plan, text_to_image
-from palinode.data.scenes import World
-from palinode.errors import UserError
-from palinode.io import read_array, read_json
-from palinode.scene_judge import SceneJudge
+from palinode import params
+from palinode.core.errors import UserError
+from palinode.core.io import read_array, read_json
+from palinode.models import denoiser, loading, unconditional
+from palinode.pipeline import planning
 
-DATA = {"kept": 8, "pairs": 6, "traces": 3, "fisher": [2, 2], "saliency": 2}
-COMMON = {"unlearn": {"batch": 2}, "data": DATA, "sample": {"steps": 2, "each": 3}, "bootstrap": 10}
 TASKS = {
-    "no-cat": {"base": "mini", "target": "cat", "anchor": "dog"} | COMMON,
-    "no-noto": {"base": "mini", "target": "noto", "anchor": "fluent"} | COMMON,
-    "no-zero": {"base": "two", "target": 0, "anchor": 1} | COMMON,
+    "no-cat": {"base": "mini", "target": "cat", "anchor": "dog"},
+    "no-noto": {"base": "mini", "target": "noto", "anchor": "fluent"},
+    "no-zero": {"base": "two", "target": 0, "anchor": 1},
 }
 ROWS = {
-    "salun": {"method": "salun"}, "sa": {"method": "selective_amnesia"},
+    "salun": {"method": "salun"},
+    "sa": {"method": "selective_amnesia"},
     "doco": {"method": "doco", "options": {"warmup": 1, "widths": [8, 8]}},
-    "esd-x": {"method": "esd", "trainable": "cross-attention"}, "uce": {"method": "uce"},
-}  # fmt: skip
+    "esd-x": {"method": "esd", "trainable": "cross-attention"},
+    "uce": {"method": "uce"},
+}
+REFERENCES = ("base", "oracle", "other-seed")
+__all__ = ["untrained"]  # a fixture
 
 
 def parameters(tasks: list[str], rows: list[str]) -> dict:
-    made, tiny = copy.deepcopy(PARAMETERS), PARAMETERS["tasks"]["tiny"]
-    made["concept"], made["concept_tasks"] = {"tasks": tasks, "rows": rows}, copy.deepcopy(TASKS)
-    made["rows"] |= {name: {"lr": 1e-3, "steps": 2} | row for name, row in ROWS.items()}
-    made["class_bases"] = {"two": {
-        "images": "data/mnist/judge-test.npy", "judge": {"train": "data/mnist/judge-train.npy",
-                                                         "test": "data/mnist/judge-test.npy"},
-        "size": 16, "channels": 1, "model": tiny["model"], "pretrain": tiny["pretrain"],
-    }}  # fmt: skip
-    training = {"steps": 1, "batch": 2, "lr": 1e-3}
-    made["text_bases"] = {"mini": {
-        "model": TEXT_MODEL, "scheduler": TEXT_SCHEDULER,
-        "autoencoder": training, "contrast": training, "denoiser": training,
-    }}  # fmt: skip
-    return made
+    return tiny.concept_parameters({name: TASKS[name] for name in tasks}, {name: ROWS[name] for name in rows})
 
 
 @pytest.fixture
-def work(tmp_path, monkeypatch):
-    """A folder with untrained models in it, which is the working folder; stages are called, not started."""
-    (tmp_path / "data").symlink_to(ROOT / "data")
-    world = World.read(ROOT / "data/emoji")
-    text_to_image.save(text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, 1), tmp_path / "models/mini/base")
-    scheduler = params.Task.model_fields["scheduler"].default
-    tiny = PARAMETERS["tasks"]["tiny"]["model"] | {"sample_size": 16, "in_channels": 1, "out_channels": 1}
-    models.save(class_conditional.create(tiny, scheduler, 10, 1), tmp_path / "models/two/base")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        judge.save(judge.Judge(16, 1, 10), tmp_path / "models/two/judge", {})
-        judge.save(SceneJudge(len(world.concepts), 5), tmp_path / "models/mini/judge", {})
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PALINODE_SCRATCH", str(tmp_path / "scratch"))
-    return tmp_path
+def folder(tmp_path, monkeypatch):
+    """A working folder without models."""
+    return tiny.make_folder(tmp_path, monkeypatch)
 
 
-def run(script: str, *arguments: str) -> None:
-    importlib.import_module(script).run(*arguments)
+@pytest.fixture
+def work(folder, untrained):
+    """A working folder with untrained models in it."""
+    shutil.copytree(untrained, folder / "models")
+    return folder
 
 
 def prepare(tasks: list[str], rows: list[str], made: dict | None = None) -> None:
-    plan.write_all(params.Params.model_validate(made or parameters(tasks, rows)), ROOT, Path("out/plan"))
+    write_plan(made or parameters(tasks, rows))
+    run("bind")
     for task in tasks:
-        run("prepare_concept", task)
-        run("importance", task)
+        run("prepare", "concept", task, "0")
+        run("importance", "concept", task, "0")
 
 
-@pytest.mark.parametrize("task,rows", [("no-cat", ["salun", "esd-x", "uce"]), ("no-noto", ["uce"]),
-                                       ("no-zero", ["sa", "doco"])])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task,rows",
+    [("no-cat", ["salun", "esd-x", "uce"]), ("no-noto", ["uce"]), ("no-zero", ["sa", "doco"])],
+)
 def test_a_task_runs_from_prompts_to_metrics(work, task, rows):
     prepare([task], rows)
-    for role in ("base", "oracle", "other"):
-        run("sample_concept", task, role, "0")
-    for row in rows:
-        for script in ("unlearn_concept", "sample_concept", "evaluate_concept"):
-            run(script, task, row, "0")
-    run("evaluate_concept", task, "base", "0")
-    run("evaluate_concept", task, "oracle", "0")
-    cells = work / "out/cells" / task
-    assert read_json(cells / "base/0/evaluation/metrics.json")["change_t0_judge"]["value"] == 0
+    for reference in REFERENCES:
+        run("sample", "concept", task, "0", "reference", reference)
+    for reference in REFERENCES:
+        run("evaluate", "concept", task, "0", "reference", reference)
+    cells = work / "out/cells" / task / "0"
+    base = read_json(cells / "base/0/evaluation/metrics.json")
+    assert base["drift_training_prompts_judge"]["value"] == 0
+    other = read_json(cells / "other-seed/0/evaluation/metrics.json")
+    assert other.keys() == base.keys() and other["drift_training_prompts_judge"]["value"] > 0
     assert "no model was trained without" in (cells / "oracle/0/evaluation/absent.txt").read_text()
-    strata = json.loads((work / "out/data" / task / "strata.json").read_text())
-    asked = [caption for part in ("forget", "keep") for some in strata[part].values() for caption in some]
+    sets = read_json(work / "out/tasks" / task / "0/prompt_sets.json")
+    asked = [caption for part in ("forget", "retain") for captions in sets[part].values() for caption in captions]
     for row in rows:
-        assert len(read_array(cells / row / "0/samples/samples.npy")) == len(asked)
-        found = read_json(cells / row / "0/evaluation/metrics.json")
-        assert {"ua_t0", "right_anchor", "integrity_anchor_judge", "fid_kept_judge", "forward_passes"} <= set(found)
-        assert (found["forward_passes"]["value"] == 0) == (row == "uce")
-        assert (cells / row / "0/training.csv").read_text().startswith("step")
+        cell = run_cell("concept", task, "0", row)
+        assert len(read_array(cell / "samples/samples.npy")) == len(asked)
+        metrics = read_json(cell / "evaluation/metrics.json")
+        wanted = {"ua_training_prompts", "accuracy_anchor", "integrity_anchor_judge", "fid_kept_judge", "nfe_forward"}
+        assert wanted <= metrics.keys(), wanted - metrics.keys()
+        assert (metrics["nfe_forward"]["value"] == 0) == (row == "uce")
+        assert (cell / "training/training.csv").read_text().startswith("step")
+        assert (cell / "evaluation/contact.png").exists()
+    assert not list((work / "scratch").iterdir())
 
 
-@pytest.mark.parametrize("task,row,changes,message", [
-    ("no-zero", "sa", {"anchor": 0}, "target and anchor are both 0"),
-    ("no-zero", "sa", {"target": 12}, "'12' is unknown|12 is unknown"),
-    ("no-cat", "sa", {"target": "unicorn"}, "'unicorn' is unknown"),
-    ("no-cat", "sa", {"anchor": "noto"}, "are not of one kind"),
-    ("no-cat", "sa", {"target": ""}, "target"),
-])  # fmt: skip
-def test_what_cannot_work_is_said_in_one_line(work, task, row, changes, message):
-    made = parameters([task], [row])
+@pytest.mark.parametrize(
+    "task,changes,words",
+    [
+        ("no-zero", {"anchor": 0}, "target and anchor are both 0: nothing would be forgotten"),
+        ("no-zero", {"target": 12}, "concept_tasks.no-zero: target: 12 is unknown; there are 0, 1"),
+        ("no-cat", {"target": "unicorn"}, "concept_tasks.no-cat: target: 'unicorn' is unknown"),
+        ("no-cat", {"anchor": "noto"}, "target 'cat' and anchor 'noto' are not of one kind"),
+        ("no-cat", {"target": ""}, "concept_tasks.no-cat: target: '' is unknown"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_the_plan(folder, task, changes, words):
+    made = parameters([task], ["sa"])
     made["concept_tasks"][task] |= changes
-    with pytest.raises((UserError, ValueError), match=message):
-        prepare([task], [row], made)
-        run("unlearn_concept", task, row, "0")
-    assert not (work / "out/cells" / task / row).exists()
+    with pytest.raises((UserError, ValueError), match=words):
+        write_plan(made)
+    assert not (folder / "out/plan").exists()
 
 
 def test_rows_that_edit_how_prompts_are_read_are_absent_on_classes(work):
-    prepare(["no-zero"], ["uce", "esd-x"])
+    write_plan(parameters(["no-zero", "no-cat"], ["uce", "esd-x"]))
+    run("bind")
+    run("prepare", "concept", "no-zero", "0")
+    run("importance", "concept", "no-zero", "0")
+    for reference in REFERENCES:
+        run("sample", "concept", "no-zero", "0", "reference", reference)
     for row in ("uce", "esd-x"):
-        for script in ("unlearn_concept", "sample_concept", "evaluate_concept"):
-            run(script, "no-zero", row, "0")
-        cell = work / "out/cells/no-zero" / row / "0"
-        assert f"{row} edits how prompts are read" in (cell / "evaluation/absent.txt").read_text()
-        assert (cell / "training.csv").exists() and read_json(cell / "cost.json")["steps"] == 0
+        cell = run_cell("concept", "no-zero", "0", row)
+        reason = f"{row} needs prompts, and the text states that the model reads them as, which no-zero does not offer"
+        for part in ("model", "training", "samples", "evaluation"):
+            assert (cell / part / "absent.txt").read_text().strip() == reason, part
     with pytest.raises(UserError, match="matches no parameter"):
-        models.train_only(conditional.load(work / "models/two/base"), "cross-attention")
+        denoiser.train_only(loading.load(work / "models/two/model"), "cross-attention")
 
 
-def test_a_method_that_needs_an_anchor_has_no_place_in_the_family_data(tmp_path):
+def test_the_multiplier_changes_learning_rates_of_concept_rows_alone(folder):
     made = parameters(["no-zero"], ["sa"])
-    made["data"]["rows"] = ["naive", "sa"]
-    with pytest.raises(UserError, match="'sa' needs an anchor"):
-        plan.write_all(params.Params.model_validate(made), ROOT, tmp_path)
-
-
-def test_strength_multiplies_learning_rates_of_concept_rows_alone(tmp_path):
-    made = parameters(["no-zero"], ["sa"])
-    plan.write_all(params.Params.model_validate(made), ROOT, tmp_path / "1")
-    made["concept"]["strength"] = 0.5
-    plan.write_all(params.Params.model_validate(made), ROOT, tmp_path / "2")
-    files = {path.relative_to(tmp_path / "1") for path in (tmp_path / "1").glob("**/*.json")}
-    changed = {file for file in files if read_json(tmp_path / "1" / file) != read_json(tmp_path / "2" / file)}
-    cell = Path("unlearn-concept-no-zero-sa.json")
+    planning.write_all(params.Params.model_validate(made), ROOT, folder / "once")
+    made["concept"]["lr_multiplier"] = 0.5
+    planning.write_all(params.Params.model_validate(made), ROOT, folder / "half")
+    files = {path.relative_to(folder / "once") for path in (folder / "once").glob("**/*.json")}
+    changed = {file for file in files if read_json(folder / "once" / file) != read_json(folder / "half" / file)}
+    cell = Path("unlearn-concept/no-zero/sa.json")
     assert changed == {cell, Path("report.json")}
-    once, half = (read_json(tmp_path / way / cell)["settings"]["training"] for way in "12")
+    once, half = (read_json(folder / way / cell)["settings"]["training"] for way in ("once", "half"))
     assert half == once | {"lr": once["lr"] / 2}
 
 
-def test_a_model_of_another_family_is_refused(work):
-    unconditional = models.create(
-        PARAMETERS["tasks"]["tiny"]["model"] | {"sample_size": 16, "in_channels": 1, "out_channels": 1},
-        params.Task.model_fields["scheduler"].default, 1,
-    )  # fmt: skip
-    models.save(unconditional, work / "models/two/base")
-    with pytest.raises(UserError, match="is not class-conditional"):
+def test_a_model_of_another_kind_is_refused(work):
+    unconditional.save(untrained_base(), work / "models/two/model")
+    with pytest.raises(UserError, match="is a model of the kind 'unconditional', expected is 'class'"):
         prepare(["no-zero"], ["sa"])
+    assert not (work / "out/tasks/no-zero/0").exists()

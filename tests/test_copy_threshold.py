@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from project import ROOT
 
-from palinode.memorization.ground import REPEATED
-from palinode.text_gate import COPY
+from palinode.memorization.ground_truth import REPEATED
+from palinode.metrics.copies import COPY
 
 
 def test_precision_counts_copies_and_others_alike():

@@ -10,8 +10,8 @@ import pytest
 from conftest import TEXT_MODEL, TEXT_SCHEDULER
 from project import PARAMETERS, ROOT, Project, failed
 
-from palinode import text_to_image
-from palinode.data.scenes import World
+from palinode.data.scenes import EmojiCorpus
+from palinode.models import text_to_image
 
 PROMPTS = """prompt,kind
 a cat,ordinary
@@ -36,7 +36,7 @@ def project(tmp_path_factory) -> Project:
     made = Project.create(tmp_path_factory.mktemp("detect") / "project", parameters)
     shutil.copytree(ROOT / "data/emoji", made.folder / "data/emoji")
     (made.folder / "data/prompts.csv").write_text(PROMPTS)
-    base = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, World.read(ROOT / "data/emoji").words, seed=1)
+    base = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, EmojiCorpus.read(ROOT / "data/emoji").words, seed=1)
     text_to_image.save(base, made.folder / "models/mini/base")
     made.call("plan")
     return made
@@ -80,7 +80,7 @@ def test_what_is_flagged_is_mitigated(project, tmp_path):
     with open(folder / "prompts.csv", encoding="utf-8", newline="") as handle:
         assert len(list(csv.DictReader(handle))) == 5
     assert (folder / "pictures.png").exists()
-    metrics["scores"]["noise_norm_first"]["held_out"] = {"reason": "no prompt is known to be memorised"}
+    metrics["scores"]["noise_norm_first"]["held_out"] = {"reason": "no prompt is known to be memorized"}
     measured.write_text(json.dumps(metrics))
     shutil.rmtree(folder)
     some.call("mitigate", "mini")

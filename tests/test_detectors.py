@@ -10,13 +10,15 @@ from conftest import TEXT_MODEL, TEXT_SCHEDULER
 from project import ROOT
 from scipy import ndimage
 
-from palinode import text_to_image
-from palinode.conditional_sampling import timesteps
-from palinode.data.scenes import World
-from palinode.diffusion import Schedule
-from palinode.errors import UserError
+from palinode.core.errors import UserError
+from palinode.core.scratch import Scratch
+from palinode.data.scenes import EmojiCorpus
 from palinode.memorization import detectors, probe
 from palinode.memorization.detectors import anisotropy, noise_norm, one_step, seed_similarity, sharpness
+from palinode.models import text_to_image
+from palinode.models.schedule import Schedule
+from palinode.params.detection import Detection
+from palinode.sampling.prompted import timesteps
 
 NAMES = ["noise_norm", "one_step", "seed_similarity", "anisotropy", "sharpness"]
 SCHEDULE = Schedule.from_config(TEXT_SCHEDULER)
@@ -30,24 +32,26 @@ def made_probe(predict, steps: int = 20, guidance: float = 3.0, generations: int
     def called(x, t, condition):
         return predict(x, t.view(-1, 1, 1, 1).float(), condition.view(-1, 1, 1, 1)).expand_as(x)
 
-    model = SimpleNamespace(predict=called, schedule=SCHEDULE, decode=lambda z: z[:, :3])
+    model = SimpleNamespace(
+        predict=called, schedule=SCHEDULE, shape=SHAPE, device=torch.device("cpu"), decode=lambda z: z[:, :3]
+    )
     noise = torch.randn(3 * generations, *SHAPE, generator=torch.Generator().manual_seed(0))
     condition = STRENGTH.repeat_interleave(generations).view(-1, 1, 1)
     times = timesteps(TEXT_SCHEDULER, steps)
     return probe.Probe(model, condition, torch.zeros(1, 1, 1), noise, times, guidance, generations)
 
 
-def close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
-    return torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
+def close(measured: torch.Tensor, wanted: torch.Tensor) -> bool:
+    return torch.allclose(measured, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_the_noise_norm_averages_the_first_steps_and_leaves_guidance_out():
     for guidance in (1.0, 7.5):
         made = made_probe(lambda x, t, c: c * t, guidance=guidance)
-        found = noise_norm.scores(made)
+        measured = noise_norm.scores(made)
         for name, count in (("noise_norm_first", 1), ("noise_norm_ten", 10), ("noise_norm_all", 20)):
             mean = sum(made.times[:count]) / count
-            assert close(found[name], STRENGTH * mean * SIZE**0.5), (name, guidance)
+            assert close(measured[name], STRENGTH * mean * SIZE**0.5), (name, guidance)
 
 
 def test_the_noise_norm_follows_the_guided_path():
@@ -56,9 +60,9 @@ def test_the_noise_norm_follows_the_guided_path():
 
     def first_two(guidance):
         made = made_probe(predict, guidance=guidance)
-        found = noise_norm.scores(made)
-        assert close(found["noise_norm_first"], STRENGTH * made.by_prompt(made.noise.flatten(1).norm(dim=1)).mean(1))
-        return found["noise_norm_all"]
+        measured = noise_norm.scores(made)
+        assert close(measured["noise_norm_first"], STRENGTH * made.by_prompt(made.noise.flatten(1).norm(dim=1)).mean(1))
+        return measured["noise_norm_all"]
 
     assert not close(first_two(1.0)[1:], first_two(2.0)[1:])
 
@@ -67,22 +71,22 @@ def test_one_step_measures_what_guidance_predicts():
     last = len(SCHEDULE) - 1
     gamma, sigma = float(SCHEDULE.gamma[last]), float(SCHEDULE.sigma[last])
     made = made_probe(lambda x, t, c: (1 + c) * x / sigma)
-    found = one_step.scores(made)["one_step_mse"]
+    measured = one_step.scores(made)["one_step_mse"]
     power = made.by_prompt(made.noise.square().flatten(1).mean(1)).mean(1)
-    assert close(found, (sigma / gamma * (1 + 3 * STRENGTH)) ** 2 * power)
+    assert close(measured, (sigma / gamma * (1 + 3 * STRENGTH)) ** 2 * power)
 
 
 def test_edges_are_those_of_sobel():
     images = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(1)) / 8
-    for image, found in zip(images.movedim(1, -1).numpy(), one_step.edges(images), strict=True):
+    for image, measured in zip(images.movedim(1, -1).numpy(), one_step.find_edges(images), strict=True):
         wanted = np.hypot(ndimage.sobel(image, 0), ndimage.sobel(image, 1)).sum(2) > 1.5
-        assert 0.01 < wanted.mean() < 0.99 and np.array_equal(found, wanted)
+        assert 0.01 < wanted.mean() < 0.99 and np.array_equal(measured, wanted)
     step = torch.zeros(1, 3, 256, 256)
     step[..., 128:] = 1  # magnitude 3 x 4 x 4
-    assert one_step.edges(step)[0].nonzero()[:, 1].unique().tolist() == [127, 128]
-    assert not one_step.edges(step * 0.031).any() and one_step.edges(step * 0.032).any()
+    assert one_step.find_edges(step)[0].nonzero()[:, 1].unique().tolist() == [127, 128]
+    assert not one_step.find_edges(step * 0.031).any() and one_step.find_edges(step * 0.032).any()
     for size in (32, 512):
-        assert one_step.edges(torch.rand(1, 3, size, size)).shape == (1, 256, 256)
+        assert one_step.find_edges(torch.rand(1, 3, size, size)).shape == (1, 256, 256)
 
 
 def test_edges_count_where_most_noises_agree():
@@ -94,14 +98,14 @@ def test_edges_count_where_most_noises_agree():
     def predict(x, t, c):  # start - sigma / gamma eps = (c > 1) (picture - 1), at guidance 1
         return (x / gamma - (c > 1) * (picture - 1)) * gamma / sigma
 
-    found = one_step.scores(made_probe(predict, guidance=1.0))["one_step_edges"]
-    assert found[:2].tolist() == [0, 0] and found[2] == pytest.approx(33 / 256, abs=2 / 256)
+    measured = one_step.scores(made_probe(predict, guidance=1.0))["one_step_edges"]
+    assert measured[:2].tolist() == [0, 0] and measured[2] == pytest.approx(33 / 256, abs=2 / 256)
 
 
 def test_noises_pulled_to_one_picture_are_similar():
     picture = torch.rand(SHAPE, generator=torch.Generator().manual_seed(2))
-    found = seed_similarity.scores(made_probe(lambda x, t, c: x * (c > 0) + c * picture, guidance=1.0))
-    assert found["seed_similarity"][0] < 0.5 and close(found["seed_similarity"][1:], torch.ones(2))
+    measured = seed_similarity.scores(made_probe(lambda x, t, c: x * (c > 0) + c * picture, guidance=1.0))
+    assert measured["seed_similarity"][0] < 0.5 and close(measured["seed_similarity"][1:], torch.ones(2))
     large = torch.rand(2, 4, 64, 64, generator=torch.Generator().manual_seed(3))
     assert close(seed_similarity.similarity(large, large), torch.ones(2))
     assert (seed_similarity.similarity(large, large.flip(0)) < 0.3).all()
@@ -109,9 +113,9 @@ def test_noises_pulled_to_one_picture_are_similar():
 
 def test_anisotropy_adds_norm_and_cosine():
     channels = torch.tensor([1.0, 2.0, 2.0, 0.0]).view(4, 1, 1)
-    found = anisotropy.scores(made_probe(lambda x, t, c: (1 + c) * channels))["anisotropy"]
+    measured = anisotropy.scores(made_probe(lambda x, t, c: (1 + c) * channels))["anisotropy"]
     norm = STRENGTH * 3 * 8 * 8  # ||c channels|| = 3 c sqrt(8 x 8), times sqrt(4 x 64 x 64 / (4 x 8 x 8))
-    assert close(found, norm + 2 * (STRENGTH > 0))
+    assert close(measured, norm + 2 * (STRENGTH > 0))
     opposed = anisotropy.scores(made_probe(lambda x, t, c: (1 - c) * channels))["anisotropy"]
     assert close(opposed, norm - 2 * (STRENGTH > 0))
     late = anisotropy.scores(made_probe(lambda x, t, c: channels + c * channels * (t < 20)))["anisotropy"]
@@ -133,45 +137,52 @@ def test_equal_predictions_score_0():
 
 @pytest.fixture(scope="module")
 def model():
-    return text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, World.read(ROOT / "data/emoji").words, seed=1)
+    return text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, EmojiCorpus.read(ROOT / "data/emoji").words, seed=1)
 
 
-def settings(**changes) -> SimpleNamespace:
-    chosen = {"detectors": NAMES, "generations": 2, "steps": 12, "guidance": 3.0, "batch": 64}
-    return SimpleNamespace(**chosen | changes)
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    monkeypatch.setenv("PALINODE_SCRATCH", str(tmp_path))
+    with Scratch("detect", []) as opened:
+        yield opened
+
+
+def measure(model, prompts, scratch, names=NAMES, base="mini", batch=64):
+    settings = Detection(generations=2, steps=12, guidance=3.0, batch=batch)
+    return probe.measure(model, prompts, names, settings, (1, base), scratch)
 
 
 PROMPTS = ["a kitty", "velvet harbor in winter", "a dog, on blue", "an icon of grapes, noto style", "a kitty"]
 
 
-def test_batches_change_nothing_and_noise_belongs_to_prompt_and_generation(model, tmp_path):
-    whole = probe.measure(model, PROMPTS, settings(), (1, "mini"), tmp_path / "whole")
-    parts = probe.measure(model, PROMPTS, settings(batch=3), (1, "mini"), tmp_path / "parts")
-    assert len(list((tmp_path / "parts").iterdir())) == 5 and list(whole) == list(parts) and len(whole) == 8
+def test_batches_change_nothing_and_noise_belongs_to_prompt_and_generation(model, scratch):
+    whole = measure(model, PROMPTS, scratch.part("whole"))
+    parts = measure(model, PROMPTS, scratch.part("parts"), batch=3)
+    assert len(list((scratch.folder / "parts").iterdir())) == 5 and list(whole) == list(parts) and len(whole) == 8
     for name, values in whole.items():
         assert values.shape == (5,) and np.isfinite(values).all()
         assert np.allclose(values, parts[name], rtol=1e-4, atol=1e-6), name
     assert whole["noise_norm_all"][0] != whole["noise_norm_all"][4], "the same prompt, other noise"
-    again = probe.measure(model, PROMPTS, settings(batch=3), (1, "other"), tmp_path / "other")
+    again = measure(model, PROMPTS, scratch.part("other"), base="other", batch=3)
     assert not np.allclose(again["noise_norm_all"], whole["noise_norm_all"])
-    few, more = (probe.initial_noise(model, (1, "mini"), 1, 1, n) for n in (2, 3))
+    few, more = (probe.draw_probe_noise(model, (1, "mini"), 1, 1, n) for n in (2, 3))
     assert torch.equal(few, more[:2])
 
 
-def test_finished_batches_are_not_computed_again(model, tmp_path):
-    first = probe.measure(model, PROMPTS, settings(batch=4), (1, "mini"), tmp_path)
-    model.passes["forward"] = 0
-    again = probe.measure(model, PROMPTS, settings(batch=4), (1, "mini"), tmp_path)
-    assert model.passes["forward"] == 0 and all(np.array_equal(first[name], again[name]) for name in first)
+def test_finished_batches_are_not_computed_again(model, scratch):
+    first = measure(model, PROMPTS, scratch, batch=4)
+    model.nfe["forward"] = 0
+    again = measure(model, PROMPTS, scratch, batch=4)
+    assert model.nfe["forward"] == 0 and all(np.array_equal(first[name], again[name]) for name in first)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_cost_is_what_the_model_counts(model, tmp_path, name):
-    model.passes["forward"] = 0
-    found = probe.measure(model, PROMPTS[:2], settings(detectors=[name]), (1, "mini"), tmp_path)
+def test_the_cost_is_what_the_model_counts(model, scratch, name):
+    model.nfe["forward"] = 0
+    scores = measure(model, PROMPTS[:2], scratch, names=[name])
     costs = probe.score_costs([name], 12)
-    assert list(costs) == list(found)
-    assert model.passes["forward"] == 2 * 2 * 2 * max(cost.pairs for cost in costs.values())  # pair, noises, prompts
+    assert list(costs) == list(scores)
+    assert model.nfe["forward"] == 2 * 2 * 2 * max(cost.pairs for cost in costs.values())  # pair, noises, prompts
 
 
 def test_unknown_and_unsuitable_detectors_are_refused():
@@ -182,8 +193,9 @@ def test_unknown_and_unsuitable_detectors_are_refused():
     detectors.check("seed_similarity", 2)
 
 
-def test_a_prompt_the_encoder_does_not_take_is_named(model, tmp_path):
+def test_a_prompt_the_encoder_does_not_take_is_named(model, scratch):
     for prompt, words in (("a cat " * 20, "needs 42 tokens"), ("qwxyz", "no word that the text encoder knows")):
-        with pytest.raises(UserError, match=words), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            probe.measure(model, ["a kitty", prompt], settings(), (1, "mini"), tmp_path)
+            with pytest.raises(UserError, match=words):
+                measure(model, ["a kitty", prompt], scratch)

@@ -12,14 +12,19 @@ from conftest import TEXT_MODEL, TEXT_SCHEDULER
 from project import PARAMETERS, ROOT
 from test_report_build import make_run
 
-from palinode import concept, concept_data, conditional, params, plan, text_to_image
-from palinode.conditional_sampling import draw
-from palinode.data import prompt_file, strata
-from palinode.errors import UserError
-from palinode.io import read_array, read_json
+from palinode import params
+from palinode.core.errors import UserError
+from palinode.core.images import to_model
+from palinode.core.io import absent, read_array, read_json
+from palinode.data import prompt_file, prompt_sets
 from palinode.metrics import integrity
-from palinode.models import absent, to_model
-from palinode.report import bases, build
+from palinode.models import loading, text_to_image
+from palinode.pipeline import planning
+from palinode.report import build
+from palinode.report.sections import base_models
+from palinode.sampling.prompted import draw
+from palinode.tasks.concept import training_data
+from palinode.training import concept_batches
 
 PROMPTS = """
 templates: {given: ["a photo of {}", "{}"], new: ["a sketch of {}", "look at {}"]}
@@ -68,7 +73,7 @@ def work(tmp_path, monkeypatch):
 
 
 def write_plan(made: dict) -> None:
-    plan.write_all(params.Params.model_validate(made), Path("."), Path("out/plan"))
+    planning.write_all(params.Params.model_validate(made), Path("."), Path("out/plan"))
 
 
 def run(script: str, *arguments: str) -> None:
@@ -91,7 +96,7 @@ def test_the_stages_of_a_finished_base_name_it_and_say_what_is_absent(work):
         assert "sd" in absent(models / part), part
     assert (work / "out/data/own/base/source.json").exists() and not (work / "out/data/own/base/unet").exists()
     assert "no judge knows what sd draws" in absent(work / "out/data/own/judge")
-    (view,) = bases.views([["sd", "text"]], work)
+    (view,) = base_models.views([["sd", "text"]], work)
     assert view["lead"] == "weights, as it is." and "trained elsewhere" in view["reason"]
 
 
@@ -108,7 +113,7 @@ def test_a_tokenizer_without_its_merges_is_refused(work):
 
 def test_pictures_are_the_models_own(work):
     prepare()
-    data, model = concept.load(work / "out/data/own/training"), conditional.load(work / "models/sd/base")
+    data, model = concept_batches.load(work / "out/data/own/training"), loading.load(work / "models/sd/base")
     assert data.x.shape == (5, 4, 8, 8) and data.a.shape == data.m.shape == (4, 4, 8, 8) and data.z.shape[:2] == (2, 2)
     assert not any("parachute" in data.prompts[i] or "canopy" in data.prompts[i] for i in data.kept)
     for target, anchor in zip(data.target, data.anchor, strict=True):
@@ -123,7 +128,7 @@ def test_a_killed_preparation_continues(work, monkeypatch):
     write_plan(parameters())
     for script in ("pretrain_text", "judge_scenes", "gate_text"):
         run(script, "sd")
-    monkeypatch.setattr(concept_data, "_assembled", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(training_data, "_assembled", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run("prepare_concept", "own")
     monkeypatch.undo()
@@ -149,10 +154,10 @@ def test_a_cell_runs_to_the_report_without_a_judge(work):
         for script in ("unlearn_concept", "sample_concept", "evaluate_concept"):
             run(script, "own", row, "0")
     cells = work / "out/cells/own"
-    asked = read_json(work / "out/data/own/strata.json")
+    asked = read_json(work / "out/data/own/prompt_sets.json")
     strata = [*asked["forget"], *asked["keep"]]
-    assert strata == ["T0", "T1", "T2", "T3", "T4", "anchor", "near", "far", "other domain", "empty"]
-    assert len(read_array(cells / "uce/0/samples/samples.npy")) == 3 * len(strata)
+    assert prompt_sets == ["T0", "T1", "T2", "T3", "T4", "anchor", "near", "far", "other domain", "empty"]
+    assert len(read_array(cells / "uce/0/samples/samples.npy")) == 3 * len(prompt_sets)
     found = read_json(cells / "salun/0/evaluation/metrics.json")
     for name in ("ua_t0", "ua_gap", "target_probability", "right_near", "alignment_far", "kid_anchor_judge",
                  "fid_kept_judge", "integrity_near_judge", "change_t0_judge"):  # fmt: skip
@@ -188,7 +193,7 @@ def test_drift_is_measured_by_a_network_that_is_named(work, monkeypatch):
 
 def test_a_file_of_classes_gives_fewer_strata():
     concepts, grammar = prompt_file.read(ROOT / "data/prompts/imagenette.yaml")
-    found = strata.of_captions(concepts, "tench", "pokemon", 8, torch.Generator().manual_seed(0), grammar)
+    found = prompt_sets.of_captions(concepts, "tench", "pokemon", 8, torch.Generator().manual_seed(0), grammar)
     assert list(found.forget) == ["T0", "T2", "T3", "T4"] and list(found.keep) == ["anchor", "near", "far", "empty"]
     assert {caption.text for caption in found.forget["T0"]} == {"an image of a tench"}
     assert all(len(some) == 8 for some in (found.forget | found.keep).values()), "captions come again"
@@ -199,8 +204,8 @@ def test_a_file_of_classes_gives_fewer_strata():
                                            ("van gogh", "a painting")])  # fmt: skip
 def test_what_is_kept_is_never_asked_for_as_training_read_it(target, anchor):
     concepts, grammar = prompt_file.read(ROOT / "data/prompts/objects.yaml")
-    found = strata.of_captions(concepts, target, anchor, 10**5, torch.Generator().manual_seed(0), grammar)
-    read = strata.readable(grammar, concepts, target, 2000, torch.Generator().manual_seed(0))
+    found = prompt_sets.of_captions(concepts, target, anchor, 10**5, torch.Generator().manual_seed(0), grammar)
+    read = prompt_sets.readable(grammar, concepts, target, 2000, torch.Generator().manual_seed(0))
     asked = {caption.text for name, some in found.keep.items() if name != "anchor" for caption in some}
     assert not asked & set(read) and len(set(read)) > 1000
     assert not any(target in text for text in read) and any(anchor in text for text in read)

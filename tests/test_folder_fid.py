@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from project import ROOT
 
-from palinode import judge
-from palinode.errors import UserError
+from palinode.classifiers import files
+from palinode.core.errors import UserError
 from palinode.metrics import quality
 from palinode.metrics.features import JudgeBackbone
 
@@ -16,7 +16,7 @@ JUDGE, SHAPE = ROOT / "models/tshirt/judge", (16, 16, 1)
 
 @pytest.fixture(scope="module")
 def network():
-    return JudgeBackbone(judge.load(JUDGE))
+    return JudgeBackbone(files.load(JUDGE))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Forgetting inside and outside the given prompts, keeping, drift: from judges that are told or drawn at random."""
+"""Forgetting inside and outside the training prompts, keeping, drift: from judges that are scripted or untrained."""
 
 import dataclasses
 
@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from palinode.classifiers.concept_classifiers import ClassConceptClassifier, Predictions, SceneConceptClassifier
+from palinode.classifiers.digits import Judge
+from palinode.classifiers.scenes import SceneJudge
+from palinode.core import estimate
 from palinode.data.captions import STYLES, Caption
-from palinode.judge import Judge
-from palinode.metrics import concept
-from palinode.metrics.concept import ClassEyes, Context, SceneEyes, Seen
-from palinode.scene_judge import SceneJudge
+from palinode.metrics import concept_metrics
+from palinode.metrics.concept_metrics import Context
 
 THINGS = ["cat", "dog", "sun"]
-STRATA = ("T0", "T1", "T2", "T3", "T4", "anchor", "near", "other domain", "empty")
+SETS = ("training prompts", "new attributes", "new templates", "synonyms", "compositions",
+        "anchor", "near", "other domain", "null prompt")  # fmt: skip
 N = 40
 
 
@@ -21,58 +24,63 @@ def pictures(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (N, 16, 16, 1), np.uint8)
 
 
-class Told:
-    """Misses the target in a given share of each stratum's pictures; every kept picture is right but the first."""
+class ScriptedClassifier:
+    """Misses the target in a share of each set's pictures; every retained picture is correct but the first."""
 
     def __init__(self, missed: dict[str, float]):
-        self.missed, self.left = missed, list(STRATA)
+        self.missed, self.left = missed, list(SETS)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.backbone = ClassEyes(Judge(16, 1, 3), 0).backbone
+            self.judge = Judge(16, 1, 3)
 
     def __call__(self, images, captions):
         share = self.missed.get(self.left.pop(0), 0.0)
         missed = np.arange(N) < share * N
-        return Seen(1.0 - missed, missed, np.arange(N) > 0, np.full(N, 0.5))
+        return Predictions(1.0 - missed, missed, np.arange(N) > 0, np.full(N, 0.5))
 
-    def fits(self, images, captions):
+    def score_captions(self, images, captions):
         """Every picture looks like the first caption."""
         return np.tile(np.arange(len(captions), 0.0, -1), (N, 1))
 
 
 @pytest.fixture
 def context() -> Context:
-    base = {name: pictures(i) for i, name in enumerate(STRATA)}
-    other = {name: pictures(100 + i) for i, name in enumerate(STRATA)}
-    prompts = {name: [Caption("a cat", ("cat",))] * N for name in STRATA}
-    eyes = Told({"T0": 1.0, "T1": 0.9, "T2": 0.8, "T3": 0.4, "T4": 0.5})
+    base = {name: pictures(i) for i, name in enumerate(SETS)}
+    other = {name: pictures(100 + i) for i, name in enumerate(SETS)}
+    prompts = {name: [Caption("a cat", ("cat",))] * N for name in SETS}
+    classifier = ScriptedClassifier(dict(zip(SETS, (1.0, 0.9, 0.8, 0.4, 0.5), strict=False)))
     prompts["near"] = [Caption("a dog", ("dog",)), Caption("a sun", ("sun",))] * (N // 2)
     prompts["other domain"] = [Caption("a dog", ("dog",)), Caption("a dog, noto style", ("dog",), "noto")] * (N // 2)
     real = np.concatenate([pictures(200 + i) for i in range(3)])
-    return Context(base, base, other, other, prompts, list(STRATA[:5]), list(STRATA[5:]), real, eyes)
+    return Context(base, base, other, other, prompts, list(SETS[:5]), list(SETS[5:]), real, classifier)
 
 
-def test_forgetting_by_tier_and_the_gap(context):
-    found = concept.evaluate(context)
-    assert [found[f"ua_t{k}"].value for k in range(5)] == [1.0, 0.9, 0.8, 0.4, 0.5]
-    gap = found["ua_gap"]
+def test_forgetting_by_prompt_set_and_the_gap(context):
+    metrics = concept_metrics.evaluate(context)
+    assert [metrics[f"ua_{name.replace(' ', '_')}"].value for name in SETS[:5]] == [1.0, 0.9, 0.8, 0.4, 0.5]
+    gap = metrics["ua_gap"]
     assert gap.value == pytest.approx(0.4) and gap.lo < 0.4 < gap.hi
-    assert found["target_probability"].value == 0 and found["target_entropy"].value == 0.5
-    assert found["alignment_near"].value == 0.5 and "alignment_anchor" not in found, "one caption has no rival"
-    assert "alignment_other_domain" not in found, "a caption with a style has no rival without one"
-    assert found["fid_kept_real_judge"].value > 0 and found["kid_kept_real_judge"].n
-    assert found["right_near"].value == found["right_other_domain"].value == 1 - 1 / N and "right_empty" not in found
+    assert metrics["target_probability"].value == 0 and metrics["target_entropy"].value == 0.5
+    assert metrics["alignment_near"].value == 0.5 and "alignment_anchor" not in metrics, "one caption has no rival"
+    assert "alignment_other_domain" not in metrics, "a caption with a style has no rival without one"
+    assert metrics["fid_kept_real_judge"].value > 0 and metrics["kid_kept_real_judge"].n
+    assert (
+        metrics["accuracy_near"].value == metrics["accuracy_other_domain"].value == 1 - 1 / N
+        and "accuracy_null_prompt" not in metrics
+    )
 
 
 def test_an_unchanged_model_has_integrity_one_and_another_seed_zero(context):
-    found = concept.evaluate(context)
-    for name in ("t0", "near", "empty"):
-        assert found[f"integrity_{name}_judge"].value == 1 and found[f"change_{name}_judge"].value == 0
-        assert found[f"oracle_change_{name}_judge"].value > 0
-    context.eyes.left = list(STRATA)
-    reseeded = concept.evaluate(dataclasses.replace(context, samples=context.other, oracle="there is none"))
+    metrics = concept_metrics.evaluate(context)
+    for name in ("training_prompts", "near", "null_prompt"):
+        assert metrics[f"integrity_{name}_judge"].value == 1 and metrics[f"drift_{name}_judge"].value == 0
+        assert metrics[f"oracle_drift_{name}_judge"].value > 0
+    context.classifier.left = list(SETS)
+    reseeded = concept_metrics.evaluate(
+        dataclasses.replace(context, samples=context.other_seed, oracle="there is none")
+    )
     assert reseeded["integrity_near_judge"].value == 0 and reseeded["kid_near_judge"].value <= 1e-6
-    assert reseeded["oracle_change_near_judge"].reason == "there is none"
+    assert reseeded["oracle_drift_near_judge"].reason == "there is none"
 
 
 def test_a_class_is_missed_or_right():
@@ -87,9 +95,9 @@ def test_a_class_is_missed_or_right():
             return 9 * torch.eye(3)[[0, 1, 1]]
 
     captions = [Caption("0", ("0",)), Caption("0", ("0",)), Caption("", ())]
-    seen = ClassEyes(Fixed(), 0)(np.zeros((3, 16, 16, 1), np.uint8), captions)
-    assert seen.missed.tolist() == [False, True, True] and seen.right.tolist() == [True, False, True]
-    assert seen.target[0] > 0.99 and seen.target[1] < 0.01 and (seen.entropy < 0.01).all()
+    seen = ClassConceptClassifier(Fixed(), 0)(np.zeros((3, 16, 16, 1), np.uint8), captions)
+    assert seen.missed.tolist() == [False, True, True] and seen.correct.tolist() == [True, False, True]
+    assert seen.target_probability[0] > 0.99 and seen.target_probability[1] < 0.01 and (seen.entropy < 0.01).all()
 
 
 class Scripted(SceneJudge):
@@ -97,7 +105,9 @@ class Scripted(SceneJudge):
 
     def __init__(self, answers):
         super().__init__(len(THINGS), len(STYLES))
-        self.answers = [tuple(9 * torch.eye(n + 1)[list(v)] for n, v in zip((3, 5), it, strict=True)) for it in answers]
+        self.answers = [
+            tuple(9 * torch.eye(n + 1)[list(v)] for n, v in zip((3, 5), answer, strict=True)) for answer in answers
+        ]
 
     def forward(self, x):
         return self.answers.pop(0)
@@ -108,14 +118,38 @@ def test_scenes_of_one_thing_and_of_two():
                 Caption("", ("dog", "cat")), Caption("", ("dog", "sun"))]  # fmt: skip
     whole, left, right = ([0, 0, 1, 3, 3], [1, 0, 1, 1, 1]), ([3, 3, 3, 1, 1], [0] * 5), ([3, 3, 3, 0, 0], [0] * 5)
     images = np.zeros((5, 32, 32, 3), np.uint8)
-    seen = SceneEyes(Scripted([whole, left, right]), THINGS, "cat")(images, captions)
+    seen = SceneConceptClassifier(Scripted([whole, left, right]), THINGS, "cat")(images, captions)
     assert seen.missed.tolist() == [False, False, True, False, False], "in a picture of two either half counts"
-    assert seen.right.tolist() == [True, False, False, True, False], "noto is style 1; sun was seen as a dog"
-    seen = SceneEyes(Scripted([whole, left, right]), THINGS, "noto")(images, captions)
+    assert seen.correct.tolist() == [True, False, False, True, False], "noto is style 1; sun was seen as a dog"
+    seen = SceneConceptClassifier(Scripted([whole, left, right]), THINGS, "noto")(images, captions)
     assert seen.missed.tolist() == [False, True, False, False, False]
 
 
 def test_a_caption_fits_by_thing_and_by_style_if_it_names_one():
     captions = [Caption("", ("cat",), "noto"), Caption("", ("cat",), "twemoji"), Caption("", ("sun",), "noto")]
-    eyes, images = SceneEyes(Scripted([([0, 2], [STYLES.index("noto")] * 2)]), THINGS, "cat"), np.zeros((2, 32, 32, 3))
-    assert eyes.fits(images.astype(np.uint8), captions).argmax(1).tolist() == [0, 2]
+    classifier, images = (
+        SceneConceptClassifier(Scripted([([0, 2], [STYLES.index("noto")] * 2)]), THINGS, "cat"),
+        np.zeros((2, 32, 32, 3)),
+    )
+    assert classifier.score_captions(images.astype(np.uint8), captions).argmax(1).tolist() == [0, 2]
+
+
+def test_what_is_missing_has_the_names_of_what_is_measured(context):
+    present = concept_metrics.evaluate(context)
+    absent = concept_metrics.evaluate(
+        dataclasses.replace(context, classifier="no judge", real="no real pictures", lpips="no trunk")
+    )
+    measured = {name for name in absent if not name.endswith("lpips_alex")}
+    assert measured == set(present) and len(absent) > len(measured), "without a judge LPIPS is asked for"
+    assert {metric.value for metric in absent.values()} == {None}
+    assert absent["accuracy_near"].reason == absent["drift_near_judge"].reason == "no judge"
+    assert absent["fid_kept_real_judge"].reason == "no real pictures"
+    assert absent["integrity_near_lpips_alex"].reason == "no trunk"
+    of_class = dataclasses.replace(context, forget=["training prompts"], classifier="no judge")
+    assert "ua_gap" not in concept_metrics.evaluate(of_class), "a class has no other words"
+
+
+def test_a_prompt_set_keeps_the_bootstrap_of_its_old_name(context):
+    metrics = concept_metrics.evaluate(context)
+    missed = np.arange(N) < 0.8 * N
+    assert (metrics["ua_new_templates"].replicates == estimate.from_rate(missed, stream=("T2",)).replicates).all()

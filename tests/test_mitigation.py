@@ -8,19 +8,19 @@ import torch
 from conftest import TEXT_MODEL, TEXT_SCHEDULER
 from project import ROOT
 
-from palinode import text_to_image
-from palinode.conditional_sampling import timesteps
-from palinode.data.scenes import World
+from palinode.data.prompt_lists import Prompt
+from palinode.data.scenes import EmojiCorpus
 from palinode.memorization import mitigation, probe
 from palinode.memorization.detectors import noise_norm
-from palinode.memorization.prompts import Prompt
+from palinode.models import text_to_image
+from palinode.sampling.prompted import timesteps
 
 TEXTS = ["a cat", "here is a dog, noto style"]
 
 
 @pytest.fixture(scope="module")
 def model():
-    return text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, World.read(ROOT / "data/emoji").words, seed=1)
+    return text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, EmojiCorpus.read(ROOT / "data/emoji").words, seed=1)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def asked(model) -> probe.Probe:
     with torch.no_grad():
         condition = model.condition(TEXTS).repeat_interleave(2, 0)
         empty = model.condition([""])
-    noise = torch.cat([probe.initial_noise(model, (1, "mini"), i, 1, 2) for i in range(2)])
+    noise = torch.cat([probe.draw_probe_noise(model, (1, "mini"), i, 1, 2) for i in range(2)])
     return probe.Probe(model, condition, empty, noise, timesteps(TEXT_SCHEDULER, 10), 2.0, 2)
 
 
@@ -54,37 +54,39 @@ def test_states_are_moved_until_the_norm_is_below_the_target(asked):
 
 
 def test_attribution_is_the_gradient_after_a_tokens_embedding(asked):
-    tokens = asked.model.tokens(TEXTS)
-    found = mitigation.attribution(asked, tokens)
-    assert found.shape == tokens.shape and (found >= 0).all()
+    ids = asked.model.prompt_ids(TEXTS)
+    gradients = mitigation.attribute(asked, asked.model, ids)
+    assert gradients.shape == ids.shape and (gradients >= 0).all()
     table, step, gradient = asked.model.text_encoder.get_input_embeddings().weight, 3e-3, []
-    word = int(tokens[0, 2])  # "cat", which the other prompt does not hold
+    word = int(ids[0, 2])  # "cat", which the other prompt does not hold
     with torch.no_grad():
         for i in range(table.shape[1]):
             norms = []
             for move in (step, -2 * step):
                 table[word, i] += move
-                states = asked.model.states(tokens).repeat_interleave(2, 0)
+                states = asked.model.states(ids).repeat_interleave(2, 0)
                 norms.append(mitigation.first_norm(mitigation.replace(asked, condition=states))[0])
             table[word, i] += step
             gradient.append(float(norms[0] - norms[1]) / (2 * step))
-    assert float(found[0, 2]) == pytest.approx(np.linalg.norm(gradient), rel=0.05) and found[0, 2] > 0
+    assert float(gradients[0, 2]) == pytest.approx(np.linalg.norm(gradient), rel=0.05) and gradients[0, 2] > 0
     assert not asked.model.text_encoder.get_input_embeddings()._forward_hooks
 
 
 def test_a_run_reports_words_pictures_and_copies(model):
-    world = World.read(ROOT / "data/emoji")
-    asked = [Prompt("a cat", "ordinary"), Prompt(world.pictures[0].caption, "verbatim"), Prompt("a dog", "ordinary")]
+    corpus = EmojiCorpus.read(ROOT / "data/emoji")
+    asked = [Prompt("a cat", "ordinary"), Prompt(corpus.pictures[0].caption, "verbatim"), Prompt("a dog", "ordinary")]
     settings = SimpleNamespace(generations=2, steps=10, guidance=2.0, batch=2)
     done = mitigation.run(model, asked, [0, 1], 1e-9, settings, (1, "mini"))
-    assert [it.prompt for it in done] == asked[:2] and done[0].pictures.shape == (2, 2, 32, 32, 3)
+    assert [entry.prompt for entry in done] == asked[:2] and done[0].pictures.shape == (2, 2, 32, 32, 3)
     assert [word for word, _ in done[0].words] == ["a", "cat"] and sum(v for _, v in done[0].words) == pytest.approx(1)
     whole = mitigation.run(model, asked, [0, 1], 1e-9, SimpleNamespace(**vars(settings) | {"batch": 64}), (1, "mini"))
-    assert np.allclose([it.after for it in done], [it.after for it in whole], rtol=1e-4), "whatever the batch"
-    found = mitigation.summary(done, asked, 1e-9, world)
-    assert found["kinds"]["ordinary"]["prompts"] == 2 and found["target"] == 1e-9
-    verbatim = found["kinds"]["verbatim"]
+    assert np.allclose([entry.after for entry in done], [entry.after for entry in whole], rtol=1e-4), (
+        "whatever the batch"
+    )
+    summary = mitigation.summarise(done, asked, 1e-9, corpus)
+    assert summary["kinds"]["ordinary"]["prompts"] == 2 and summary["target"] == 1e-9
+    verbatim = summary["kinds"]["verbatim"]
     assert verbatim["flagged"] == 1 and verbatim["below"] == 0 and verbatim["norm"][1] < verbatim["norm"][0]
     assert verbatim["copies"][0]["n"] == 2
-    unknown = mitigation.summary(done, asked, 1e-9, None)["kinds"]["verbatim"]
+    unknown = mitigation.summarise(done, asked, 1e-9, None)["kinds"]["verbatim"]
     assert unknown == verbatim | {"copies": []}, "where the fixed pictures are not known"

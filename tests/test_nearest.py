@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from project import ROOT
 
-from palinode.errors import UserError
+from palinode.core.errors import UserError
 from palinode.metrics import nearest
 
 
@@ -43,7 +43,7 @@ def test_the_ratio_by_hand():
     assert nearest.carlini_ratio(image, references, alpha=0.5, n=3)[0] == pytest.approx(10 / (0.5 * 50 / 3))
     assert nearest.nn_ratio(image + np.uint8(5), references)[0] == pytest.approx(5 / 15)
     white = np.full((1, 2, 2, 3), 255, np.uint8)
-    assert nearest.nearest(white, white * 0, 1, 8)[0][0, 0] == 1, "the root of a mean"
+    assert nearest.find_nearest(white, white * 0, 1, 8)[0][0, 0] == 1, "the root of a mean"
 
 
 def test_duplicates_of_the_nearest_do_not_hide_a_copy(digits):
@@ -75,5 +75,11 @@ def test_few_references_lower_n_and_say_so(digits):
         assert np.array_equal(few, nearest.carlini_ratio(digits[300:310], digits[:20], n=20))
     with pytest.raises(UserError, match=r"1 distinct reference image\(s\), at least 2 wanted"):
         nearest.nn_ratio(digits[:2], np.repeat(digits[:1], 3, 0))
-    with pytest.raises(UserError, match="0 distinct"), pytest.warns(UserWarning):
+    with pytest.raises(UserError, match="0 distinct"), pytest.warns(UserWarning, match="n lowered"):
         nearest.carlini_ratio(digits[:2], digits[:0])
+
+
+def test_the_size_that_is_searched_takes_two_gibibytes():
+    assert nearest.LARGEST * 8 == 2 * 2**30
+    assert nearest.too_large(nearest.LARGEST) is None
+    assert "more than 268435456 values" in nearest.too_large(nearest.LARGEST + 1)

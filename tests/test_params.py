@@ -11,7 +11,7 @@ import tune_prompts
 import yaml
 
 from palinode import params
-from palinode.errors import UserError
+from palinode.core.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 
@@ -127,7 +127,7 @@ def test_learning_rates_of_concept_tasks_are_the_winners_of_their_search():
         assert tune_concept.choose(numbers)["chosen"] == "1"
 
 
-def test_learning_rates_of_memorised_prompts_are_the_winners_of_their_search():
+def test_learning_rates_of_memorized_prompts_are_the_winners_of_their_search():
     trials, loaded = read("tuning-prompts.csv"), params.load(ROOT / "params.yaml")
     for task, row in itertools.product(loaded.prompts.tasks, loaded.prompts.rows):
         tried = [trial for trial in trials if (trial["task"], trial["row"]) == (f"{task}-val", row)]

@@ -86,7 +86,7 @@ def test_a_learning_rate_reruns_its_cells(project):
 
 def test_a_comment_or_docstring_reruns_the_plan_alone(project):
     project.edit(SISS, '"""SISS: ', '# A comment.\n"""Again, SISS: ')
-    project.edit("src/palinode/gradients.py", '"""Combining ', '"""On combining ')
+    project.edit("src/palinode/methods/_gradients.py", '"""Combining ', '"""On combining ')
     project.edit("stages/pretrain.py", "    from palinode.pretraining", "    # lazily\n    from palinode.pretraining")
     assert project.repro() == {"plan"}
     project.git("checkout", "-q", ".")

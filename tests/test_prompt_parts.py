@@ -9,22 +9,26 @@ from conftest import TEXT_MODEL, TEXT_SCHEDULER
 from project import ROOT
 from test_prompt_stages import TASK, parameters
 
-from palinode import judge, params, plan, text_to_image
-from palinode.data.scenes import World
-from palinode.errors import UserError
-from palinode.io import read_json
-from palinode.memorization import ground, mitigation, prompt_looks, prompt_metrics, quality
-from palinode.memorization.prompts import Prompt
-from palinode.scene_judge import SceneJudge
+from palinode import params
+from palinode.classifiers import files
+from palinode.classifiers.scenes import SceneJudge
+from palinode.core.errors import UserError
+from palinode.core.io import read_json
+from palinode.data.prompt_lists import Prompt
+from palinode.data.scenes import EmojiCorpus
+from palinode.memorization import ground_truth, mitigation, prompt_sampler, realism
+from palinode.metrics import prompt_metrics
+from palinode.models import text_to_image
+from palinode.pipeline import planning
 
 
 @pytest.fixture
-def world() -> World:
-    return World.read(ROOT / "data/emoji")
+def corpus() -> EmojiCorpus:
+    return EmojiCorpus.read(ROOT / "data/emoji")
 
 
-def test_mitigation_moves_the_states_of_flagged_prompts_alone(world):
-    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, 1)
+def test_mitigation_moves_the_states_of_flagged_prompts_alone(corpus):
+    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, corpus.words, 1)
     settings = SimpleNamespace(root_seed=1, task="few", sample=SimpleNamespace(steps=2, guidance=3.0))
     asked = ["", "a cat", "distant glacier under glass"]
     own = model.condition(asked)
@@ -36,24 +40,24 @@ def test_mitigation_moves_the_states_of_flagged_prompts_alone(world):
     assert torch.equal(low.condition(asked[::-1]), moved.flip(0)) and low.net is model.net
 
 
-def test_success_is_nothing_memorised_at_the_end_and_quality_throughout():
+def test_success_is_nothing_memorized_at_the_end_and_quality_throughout():
     def seen(last: list[bool], *real: float) -> dict:
-        found = {("original", step): {"memorised": np.ones(4, bool), "quality": np.array([value] * 4)}
+        found = {("original", step): {"memorized": np.ones(4, bool), "quality": np.array([value] * 4)}
                  for step, value in zip((0, 5, 10), real, strict=True)}  # fmt: skip
-        found["original", 10]["memorised"] = np.array(last)
+        found["original", 10]["memorized"] = np.array(last)
         return found
 
-    nothing = [False] * 4
+    null_prompt = [False] * 4
     assert prompt_metrics.succeeded(seen(nothing, 0.9, 0.5, 0.9), "original", 0.5)
     assert not prompt_metrics.succeeded(seen(nothing, 0.9, 0.4, 0.9), "original", 0.5)
     assert not prompt_metrics.succeeded(seen([False, True, False, False], 0.9, 0.9, 0.9), "original", 0.5)
 
 
-def test_realism_tells_noise_from_pictures(world):
-    eyes = judge.load(ROOT / "models/emoji/judge", SceneJudge)
-    real = quality.realism(eyes, world, 64, (1, "t"))
+def test_realism_tells_noise_from_pictures(corpus):
+    eyes = files.load(ROOT / "models/emoji/judge", SceneJudge)
+    real = realism.realism(eyes, corpus, 64, (1, "t"))
     noise = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
-    fixed = (world.fixed[:8, :3].permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+    fixed = (corpus.fixed[:8, :3].permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
     assert not real(noise).any() and not real(np.full((2, 32, 32, 3), 128, np.uint8)).any() and real(fixed).any()
     assert real.least([fixed, noise]) == pytest.approx(0.35 / 0.811 * real(fixed).mean() / 2)
 
@@ -76,18 +80,18 @@ def test_realism_tells_noise_from_pictures(world):
 ])  # fmt: skip
 def test_wrong_parameters_name_their_key(tmp_path, change, words):
     with pytest.raises((UserError, ValueError), match=words):
-        plan.write_all(params.Params.model_validate(parameters() | change), ROOT, tmp_path)
+        planning.write_all(params.Params.model_validate(parameters() | change), ROOT, tmp_path)
 
 
 def test_a_row_takes_the_steps_of_its_task(tmp_path):
     made = params.Params.model_validate(parameters(overrides={"naive": {"lr": 0.5}}))
-    plan.write_all(made, ROOT, tmp_path)
+    planning.write_all(made, ROOT, tmp_path)
     found = read_json(tmp_path / "unlearn-prompts-few-naive.json")["settings"]["training"]
     assert (found["steps"], found["lr"], found["betas"]) == (4, 0.5, [0.9, 0.999])
 
 
-def test_a_list_tells_repeated_pictures_and_words(world):
-    known, model = ground.Listed(), text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, 1)
+def test_a_list_tells_repeated_pictures_and_words(corpus):
+    known, model = ground_truth.PromptListGroundTruth(), text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, corpus.words, 1)
     noise = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
     assert "do not repeat: 12%" in known.match(noise, noise[0]) and known.match(noise[:1].repeat(4, 0), noise[0]) == -1
     words = known.words(model.tokenizer)
@@ -97,29 +101,29 @@ def test_a_list_tells_repeated_pictures_and_words(world):
 
 def test_a_list_of_flagged_prompts_alone_is_refused():
     asked = [Prompt("a cat", "unlabelled"), Prompt("a dog", "unlabelled")]
-    assert ground.Listed().beside(asked, [0], ["a cat"], 4) == ground.Beside(["a dog"], [], ["a cat"])
+    assert ground_truth.PromptListGroundTruth().control_prompts(asked, [0], ["a cat"], 4) == ground_truth.ControlPrompts(["a dog"], [], ["a cat"])
     with pytest.raises(UserError, match="all 2 prompts are flagged: list some of the kind `ordinary` as well"):
-        ground.Listed().beside(asked, [0, 1], ["a cat"], 4)
+        ground_truth.PromptListGroundTruth().control_prompts(asked, [0, 1], ["a cat"], 4)
 
 
-def test_looks_in_small_chunks_see_the_same(world):
-    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, 1)
+def test_looks_in_small_chunks_see_the_same(corpus):
+    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, corpus.words, 1)
     sample = SimpleNamespace(count=5, steps=2, guidance=3.0, chunk=64)
     settings = SimpleNamespace(root_seed=1, task="few", sample=sample)
-    once = prompt_looks.Artist(model, settings).look(["", "a cat"])
+    once = prompt_sampler.PromptSampler(model, settings).snapshot(["", "a cat"])
     sample.chunk = 2
-    found = prompt_looks.Artist(model, settings).look(["", "a cat"])
+    found = prompt_sampler.PromptSampler(model, settings).snapshot(["", "a cat"])
     assert found.norms == pytest.approx(once.norms, rel=1e-4)
     assert np.abs(found.pictures.astype(int) - once.pictures).max() <= 1
 
 
-def test_under_the_empty_prompt_nothing_guides(world):
-    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, 1)
+def test_under_the_empty_prompt_nothing_guides(corpus):
+    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, corpus.words, 1)
     sample = SimpleNamespace(count=5, steps=2, guidance=3.0, chunk=64)
-    artist = prompt_looks.Artist(model, SimpleNamespace(root_seed=1, task="few", sample=sample))
-    guided, before = artist.draw(["", "a cat"], "it")[0], model.passes["forward"]
-    alone = artist.draw([""], "it")
-    assert np.abs(guided.astype(int) - alone[0]).max() <= 1 and model.passes["forward"] - before == sample.steps
+    sampler = prompt_sampler.PromptSampler(model, SimpleNamespace(root_seed=1, task="few", sample=sample))
+    guided, before = sampler.draw(["", "a cat"], "it")[0], model.nfe["forward"]
+    alone = sampler.draw([""], "it")
+    assert np.abs(guided.astype(int) - alone[0]).max() <= 1 and model.nfe["forward"] - before == sample.steps
 
 
 def test_the_prompts_that_are_tuned_on_are_not_reported():

@@ -1,285 +1,261 @@
-"""The family prompts at tiny size, with an untrained base: data, wrapper, success, resume, stages, refusals."""
+"""The kind `prompts` at tiny size, with an untrained base: data, success, resume, stages, refusals."""
 
-import copy
-import csv
-import importlib
-import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-from conftest import TEXT_MODEL, TEXT_SCHEDULER, training
-from project import PARAMETERS, ROOT
+import tiny
+from project import ROOT
+from tiny import SCORES, run, untrained, write_plan
 
-from palinode import judge, methods, params, plan, text_to_image
-from palinode.concept import ConceptBatches
-from palinode.data.scenes import World
-from palinode.io import read_json, write_json
-from palinode.memorization import ground, prompt_looks, prompt_unlearning, quality, split
-from palinode.report import collect, page, prompts
-from palinode.scene_judge import SceneJudge
-from palinode.scratch import Scratch
-from palinode.training import train
+from palinode.core.io import read_csv, read_json, write_json
+from palinode.memorization import ground_truth, prompt_sampler, realism, splitting
+from palinode.params.stage_settings import ReportSettings
+from palinode.report import collect, task_view
+from palinode.report.reference_tables import read_mapping, read_tables
+from palinode.report.sections import prompt_results
+from palinode.tasks.prompts import unlearn
 
-ASKED = {"distant glacier under glass": 3.0, "borrowed ladder until friday": 2.5, "a cat": 2.0, "a dog": 0.5}
-TASK = {
-    "base": "mini", "choose": {"count": 2, "among": 3}, "split": {"images": 8, "trial": 2, "edits": 3, "agree": 0.01},
-    "sample": {"steps": 2, "count": 4, "every": 2, "ordinary": 4, "real": 16},
-    "unlearn": {"steps": 4, "batch": 2}, "bootstrap": 10,
-}  # fmt: skip
-ROWS = {"naive": {"method": "naive_deletion"}, "siss-0": {"method": "siss", "options": {"lam": 0.0}},
-        "salun": {"method": "salun"}, "esd-x": {"method": "esd", "trainable": "cross-attention"},
-        "concept-ablation": {"method": "concept_ablation", "trainable": "cross-attention-kv"},
-        "anchored": {"method": "anchored"}, "uce": {"method": "uce"}, "erasediff": {"method": "erasediff"}}  # fmt: skip
+__all__ = ["untrained"]  # a fixture
+ROWS = {
+    "naive": {"method": "naive_deletion"},
+    "siss-0": {"method": "siss", "options": {"lam": 0.0}},
+    "salun": {"method": "salun"},
+    "esd-x": {"method": "esd", "trainable": "cross-attention"},
+    "concept-ablation": {"method": "concept_ablation", "trainable": "cross-attention-kv"},
+    "anchored": {"method": "anchored"},
+    "uce": {"method": "uce"},
+    "erasediff": {"method": "erasediff"},
+}
 EVERY = tuple(row for row in ROWS if row != "salun")
+# Samples sent forward in four steps of two: once a loss where nothing else is said.
+FORWARD = dict.fromkeys(EVERY, 8) | {"erasediff": 16, "esd-x": 24, "concept-ablation": 16, "anchored": 32, "uce": 0}
+REFERENCES = ("base", "mitigated")
 
 
 def parameters(rows=("naive",), **changes) -> dict:
-    made, short = copy.deepcopy(PARAMETERS), {"steps": 1, "batch": 2, "lr": 1e-3}
-    made["rows"] |= {name: {"lr": 1e-3, "steps": 2} | row for name, row in ROWS.items()}
-    made["text_bases"] = {"mini": {
-        "model": TEXT_MODEL, "scheduler": TEXT_SCHEDULER,
-        "autoencoder": short, "contrast": short, "denoiser": short,
-    }}  # fmt: skip
-    made["detection"] = {"bases": ["mini"]}
-    made["prompts"], made["prompt_tasks"] = {"tasks": ["few"], "rows": list(rows)}, {"few": TASK | changes}
-    return made
+    return tiny.prompt_parameters(ROWS, rows, **changes)
 
 
 @pytest.fixture
-def world() -> World:
-    return World.read(ROOT / "data/emoji")
-
-
-@pytest.fixture
-def work(tmp_path, monkeypatch, world):
+def work(tmp_path, monkeypatch, untrained):
     """A folder with an untrained base, its judge and made-up scores, every second picture of which is a copy."""
-    (tmp_path / "data").symlink_to(ROOT / "data")
-    folder = tmp_path / "models/mini"
-    text_to_image.save(text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, 1), folder / "base")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        judge.save(SceneJudge(len(world.concepts), 5), folder / "judge", {})
-    write_json(folder / "detect/metrics.json", {"scores": {"noise_norm_first": {"held_out": {"threshold": 1.0}}}})
-    lines = [f"{text},verbatim,noise_norm_first,{score}" for text, score in ASKED.items()]
-    (folder / "detect/scores.csv").write_text("\n".join(["prompt,kind,detector,score", *lines]) + "\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PALINODE_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.setattr(ground, "COPY", 10.0)
-    monkeypatch.setattr(split, "COPY", 0.0)
-    monkeypatch.setattr(ground.Emoji, "copies", lambda self, images, *_: np.arange(len(images)) % 2 == 0)
-    return tmp_path
+    folder = tiny.make_folder(tmp_path, monkeypatch)
+    shutil.copytree(untrained, folder / "models")
+    tiny.place_scores(folder / "models", {"threshold": 1.0})
+    monkeypatch.setattr(ground_truth, "COPY", 10.0)
+    monkeypatch.setattr(splitting, "COPY", 0.0)
+    monkeypatch.setattr(ground_truth.LabelledGroundTruth, "copies", tiny.every_second)
+    return folder
 
 
-def run(script: str, *arguments: str) -> None:
-    importlib.import_module(script).run(*arguments)
+def begin(made: dict | None = None) -> dict:
+    """Plan, bind and prepare; what is known of the prompts."""
+    write_plan(made or parameters())
+    run("bind")
+    run("prepare", "prompts", "few")
+    return read_json(Path("out/tasks/few/prompts.json"))
 
 
-def begin(made: dict | None = None) -> None:
-    plan.write_all(params.Params.model_validate(made or parameters()), ROOT, Path("out/plan"))
-    run("split", "few")
+def measure_reference(row: str, subject: str) -> Path:
+    run("sample", "prompts", "few", subject, "reference", row)
+    run("evaluate", "prompts", "few", subject, "reference", row)
+    return Path("out/cells/few") / subject / row / "0/evaluation"
 
 
-def report_settings() -> dict:
-    return json.loads(Path("out/plan/report.json").read_text())["settings"]
+def measure(row: str, subject: str) -> Path:
+    run("unlearn", "prompts", "few", subject, row, "0")
+    run("evaluate", "prompts", "few", subject, row, "0")
+    return Path("out/cells/few") / subject / row / "0"
 
 
+def collect_task() -> collect.Task:
+    (task,) = collect.collect(ReportSettings(**read_json(Path("out/plan/report.json"))["settings"]), Path())
+    return task
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
 def test_a_task_runs_from_flagged_prompts_to_metrics(work):
-    begin(parameters(EVERY))
-    found = read_json(work / "out/data/few/prompts.json")
-    assert [it["text"] for it in found["prompts"]] == list(ASKED)[:2] and not found["refused"]
-    assert all(0.25 <= it["memorised"]["value"] <= 0.9 and it["modified"] != it["text"] for it in found["prompts"])
-    assert (work / "out/data/few/clusters.png").exists() and found["threshold"] == 1
-    for row in ("base", "mitigated"):
-        run("evaluate_prompts", "few", row)
+    facts = begin(parameters(EVERY))
+    assert [prompt["text"] for prompt in facts["prompts"]] == list(SCORES)[:2] and not facts["refused"]
+    for prompt in facts["prompts"]:
+        assert 0.25 <= prompt["memorized"]["value"] <= 0.9 and prompt["modified"] != prompt["text"]
+    assert (work / "out/tasks/few/clusters.png").exists() and facts["threshold"] == 1
+    base, mitigated = (read_json(measure_reference(row, "0") / "metrics.json") for row in REFERENCES)
+    assert base["integrity_ordinary_judge"]["value"] == 1 and base["copies_others"]["n"] == 31
+    assert base.keys() == mitigated.keys()
     for row in EVERY:
-        run("unlearn_prompts", "few", row, "0")
-    cells = work / "out/cells/few"
-    base, mitigated = (read_json(cells / f"{row}/0/evaluation/metrics.json") for row in ("base", "mitigated"))
-    assert base["integrity_ordinary_judge"]["value"] == 1 and base["copies_others"]["n"] == 62
-    assert base["in_turn_copies_others"]["n"] == 30 and base.keys() == mitigated.keys()
-    passes = dict.fromkeys(EVERY, 8) | {"erasediff": 16, "esd-x": 24, "concept-ablation": 16, "anchored": 32, "uce": 0}
-    for row in EVERY:
-        metrics = read_json(cells / row / "0/evaluation/metrics.json")
-        assert base.keys() < metrics.keys() and metrics["success_modified"]["n"] == 2
-        assert metrics["integrity_ordinary_judge"]["value"] < 1 and metrics["memorised_original"]["n"] == 8
-        assert metrics["forward_passes"]["value"] == passes[row], row
-        assert metrics["in_turn_integrity_ordinary_judge"]["n"] == 4
+        cell = measure(row, "0")
+        metrics = read_json(cell / "evaluation/metrics.json")
+        assert base.keys() < metrics.keys() and metrics["success_modified"]["n"] == 1
+        assert metrics["integrity_ordinary_judge"]["value"] < 1 and metrics["memorized_original"]["n"] == 4
+        assert metrics["nfe_forward"]["value"] == FORWARD[row], row
         looked = {"0", "2"} if row == "uce" else {"0", "2", "4"}
-        with open(cells / row / "0/evaluation/steps.csv", newline="") as handle:
-            lines = list(csv.DictReader(handle))
-        assert len(lines) == 2 * 2 * len(looked) and {line["step"] for line in lines} == looked
-        with open(cells / row / "0/training.csv", newline="") as handle:
-            steps = [0, 4] if row == "uce" else range(8)
-            assert [line["step"] for line in csv.DictReader(handle)] == [str(i) for i in steps]
-        assert "nan" not in (cells / row / "0/training.csv").read_text()
+        lines = read_csv(cell / "evaluation/steps.csv")
+        assert len(lines) == 2 * len(looked) and {line["step"] for line in lines} == looked
+        history = read_csv(cell / "training/training.csv")
+        assert [line["step"] for line in history] == ([str(i) for i in range(4)] if row != "uce" else ["0"])
+        assert "nan" not in (cell / "training/training.csv").read_text()
+        assert read_json(cell / "training/cost.json")["steps"] == (4 if row != "uce" else 0)
     assert not list((work / "scratch").iterdir())
-    (task,) = [it for it in collect.collect(report_settings() | only("few"), work) if it.name == "few"]
-    shown = page.view(task, {}, {"tasks": {}, "reference_rows": {}}, None)
-    assert [title for title, *_ in shown["strips"]] == ["base", "mitigated", *EVERY]
-    assert shown["main"].columns[0].metric == "success_modified" and shown["pareto"] == []
 
 
-def test_one_model_forgets_all_prompts_in_turn(work, monkeypatch):
+def test_subjects_and_what_was_drawn_reach_the_report(work):
     begin()
-    run("unlearn_prompts", "few", "naive", "0")
-    cell, started = work / "out/cells/few/naive/0", []
+    for subject in ("0", "1", "sequential"):
+        for row in REFERENCES:
+            measure_reference(row, subject)
+        measure("naive", subject)
+    task = collect_task()
+    naive = task.row("naive")
+    assert naive.estimate("success_modified").samples == 2
+    assert naive.estimate("sequential_integrity_ordinary_judge").value is not None
+    papers = {table["id"]: table for table in read_tables(ROOT / "reference")}
+    shown = task_view.view(task, papers, read_mapping(ROOT / "reference"), None)
+    assert [title for title, *_ in prompt_results.list_strips(task)] == ["base", "mitigated", "naive"]
+    assert shown["main"].columns[0].name == "success_modified"
+
+
+def test_one_model_forgets_all_prompts_in_sequence(work, monkeypatch):
+    begin()
+    cell = measure("naive", "sequential")
     metrics = read_json(cell / "evaluation/metrics.json")
-    assert metrics["in_turn_integrity_ordinary_judge"]["value"] != metrics["integrity_ordinary_judge"]["value"]
-    expected = {path.name: path.read_bytes() for path in cell.rglob("*") if path.is_file()}
+    assert metrics["integrity_ordinary_judge"]["n"] == 4 and metrics["memorized_original"]["n"] == 8
+    assert "success_original" not in metrics, "success is counted of a prompt that was forgotten alone"
+    assert metrics["nfe_forward"]["value"] == 2 * FORWARD["naive"]
+    history = read_csv(cell / "training/training.csv")
+    assert [(line["prompt"], line["step"]) for line in history] == [(str(p), str(s)) for p in (0, 1) for s in range(4)]
+    expected = contents(cell)
     shutil.rmtree(cell)
-    unlearn = prompt_unlearning.unlearn
+    forget = unlearn.Cell.forget
+    started: list[str] = []
 
-    def killed(model, subject, *rest):
-        started.append(subject.prompt.text)
-        if len(started) == 3:
+    def forget_or_die(self, target, *rest):
+        started.append(target.prompt.text)
+        if len(started) == 2:
             raise KeyboardInterrupt
-        return unlearn(model, subject, *rest)
+        return forget(self, target, *rest)
 
-    monkeypatch.setattr(prompt_unlearning, "unlearn", killed)
+    monkeypatch.setattr(unlearn.Cell, "forget", forget_or_die)
     with pytest.raises(KeyboardInterrupt):
-        run("unlearn_prompts", "few", "naive", "0")
-    run("unlearn_prompts", "few", "naive", "0")
-    first, second = list(ASKED)[:2]
-    assert started == [first, second, second, second], "the last two go on from the weights that forgot the first"
-    assert {path.name: path.read_bytes() for path in cell.rglob("*") if path.is_file()} == expected
-
-
-def only(task: str) -> dict:
-    """The report's settings without the tasks of other families."""
-    return {"tasks": {task: report_settings()["tasks"][task]}}
+        run("unlearn", "prompts", "few", "sequential", "naive", "0")
+    measure("naive", "sequential")
+    first, second = list(SCORES)[:2]
+    assert started == [first, second, second], "the second goes on from the weights that forgot the first"
+    assert contents(cell) == expected
 
 
 def test_a_killed_cell_goes_on_to_the_same_bytes(work, monkeypatch):
     begin()
-    run("unlearn_prompts", "few", "naive", "0")
-    cell = work / "out/cells/few/naive/0"
-    expected = {path.name: path.read_bytes() for path in cell.rglob("*") if path.is_file()}
+    cell = measure("naive", "0")
+    expected = contents(cell)
     shutil.rmtree(cell)
-    look, looks = prompt_unlearning.Watch.__call__, []
+    look = unlearn.Watch.__call__
+    looks: list[int] = []
 
-    def killed(watch, step):
+    def look_or_die(watch, step):
         looks.append(step)
-        if len(looks) == 7:
+        if looks == [1, 2, 3]:
             raise KeyboardInterrupt
         look(watch, step)
 
-    monkeypatch.setattr(prompt_unlearning.Watch, "__call__", killed)
+    monkeypatch.setattr(unlearn.Watch, "__call__", look_or_die)
     with pytest.raises(KeyboardInterrupt):
-        run("unlearn_prompts", "few", "naive", "0")
-    looks.clear()
-    looks.extend([0] * 7)
-    run("unlearn_prompts", "few", "naive", "0")
-    assert looks[7:] == [3, 4], "the first prompt is done, the second goes on after its second step"
-    assert {path.name: path.read_bytes() for path in cell.rglob("*") if path.is_file()} == expected
-
-
-@pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
-def test_siss_on_a_model_told_a_prompt_is_finite(world, tmp_path, lam):
-    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, 1)
-    with torch.no_grad():
-        told = prompt_unlearning.Told(model, model.condition(["a cat"]))
-    keep, drop, *states = torch.randn(7, 5, *model.shape, generator=torch.Generator().manual_seed(0))
-    prompt = SimpleNamespace(told="a cat")
-    subject = SimpleNamespace(prompt=prompt, retain=keep, forget=drop[:3], traced=torch.stack(states[:2], 1))
-    data = prompt_unlearning.training_data(subject, model, 2, anchored=False)
-    batches = ConceptBatches(data, model, 3, 2, ("key",))
-    first, again = (next(batches(4)) for _ in range(2))
-    assert torch.equal(first.x, again.x) and torch.equal(first.eps, again.eps)
-    assert torch.equal(first.c_x, first.c_a) and not torch.equal(first.c_m, first.c_a)
-    x_t, t = first.x, first.t
-    assert torch.equal(told.predict(x_t, t), model.predict(x_t, t, first.c_a))
-    assert torch.equal(told.predict(x_t, t, first.c_m), model.predict(x_t, t, model.condition([""] * 3)))
-    settings = training(steps=2, batch=3, accumulate=2)
-    with Scratch("told", []) as scratch:
-        history = train(told, methods.load("siss", {"lam": lam}), batches, settings, scratch, "told")
-    assert all(np.isfinite(value) for line in history for value in line.values())
-    assert told.passes is model.passes and model.passes["forward"] >= 2 * 3 * 2
+        run("unlearn", "prompts", "few", "0", "naive", "0")
+    measure("naive", "0")
+    assert looks == [1, 2, 3, 3, 4], "it goes on after its second step"
+    assert contents(cell) == expected
 
 
 def test_prompts_that_do_not_count_are_listed_with_reasons(work, monkeypatch):
-    monkeypatch.setattr(ground, "COPY", 1e-9)
-    begin()
-    found = read_json(work / "out/data/few/prompts.json")
-    assert [it["text"] for it in found["refused"]] == list(ASKED)[:3] and not found["prompts"]
-    assert "draws no copy of a fixed picture" in found["refused"][0]["reason"]
-    for row in ("base", "mitigated"):
-        run("evaluate_prompts", "few", row)
-    run("unlearn_prompts", "few", "naive", "0")
-    for row in ("base", "mitigated", "naive"):
-        note = (work / f"out/cells/few/{row}/0/evaluation/absent.txt").read_text()
-        assert "none of the 3 flagged prompts that were tried counts" in note
-    (task,) = collect.collect(report_settings() | only("few"), work)
-    assert prompts.view(task)["reason"] and prompts.strips(task) == []
+    monkeypatch.setattr(ground_truth, "COPY", 1e-9)
+    facts = begin()
+    assert [entry["text"] for entry in facts["refused"]] == list(SCORES)[:3] and not facts["prompts"]
+    assert "draws no copy of a fixed picture" in facts["refused"][0]["reason"]
+    reason = "none of the 3 flagged prompts that were tried counts"
+    for subject in ("0", "1", "sequential"):
+        for row in REFERENCES:
+            assert reason in (measure_reference(row, subject) / "absent.txt").read_text()
+        assert reason in (measure("naive", subject) / "evaluation/absent.txt").read_text()
+    task = collect_task()
+    assert prompt_results.view(task)["reason"] == reason and prompt_results.list_strips(task) == []
 
 
 @pytest.mark.parametrize("threshold", [None, 0.8])
 def test_without_a_threshold_nothing_is_unlearned(work, threshold):
-    path = work / "models/mini/detect/metrics.json"
-    write_json(path, {"scores": {"noise_norm_first": {"held_out": {"reason": "no prompt is known to be memorised"}}}})
-    begin(parameters(choose={"count": 1, "among": 3, "threshold": threshold}))
-    found = read_json(work / "out/data/few/prompts.json")
-    assert found["reason"] == ("" if threshold else "no prompt is known to be memorised")
-    assert found["threshold"] == threshold and len(found["prompts"]) == bool(threshold)
+    shutil.rmtree(work / "models/mini/detect")
+    tiny.place_scores(work / "models", {"reason": "no prompt is known to be memorized"})
+    facts = begin(parameters(choose={"count": 1, "among": 3, "threshold": threshold}))
+    assert facts["reason"] == ("" if threshold else "no prompt is known to be memorized")
+    assert facts["threshold"] == threshold and len(facts["prompts"]) == bool(threshold)
+    if threshold is None:
+        assert "no prompt is known to be memorized" in (measure("naive", "0") / "evaluation/absent.txt").read_text()
 
 
-def test_a_killed_split_goes_on_to_the_same_bytes(work, monkeypatch):
+def test_a_killed_preparation_goes_on_to_the_same_bytes(work, monkeypatch):
     begin()
-    made = {path.name: path.read_bytes() for path in (work / "out/data/few").glob("*.*")}
-    shutil.rmtree(work / "out/data/few")
-    draw, drawn = prompt_looks.draw, []
+    folder = work / "out/tasks/few"
+    made = contents(folder)
+    shutil.rmtree(folder)
+    draw = prompt_sampler.draw
+    places: list[Path] = []
 
-    def killed(*arguments):
-        drawn.append(arguments[-2])
-        if len(drawn) == 5:
+    def draw_or_die(*arguments):
+        places.append(arguments[-2].folder)
+        if len(places) == 5:
             raise KeyboardInterrupt
         return draw(*arguments)
 
-    monkeypatch.setattr(prompt_looks, "draw", killed)
+    monkeypatch.setattr(prompt_sampler, "draw", draw_or_die)
     with pytest.raises(KeyboardInterrupt):
-        run("split", "few")
-    assert all((place / "chunk-0.npy").exists() for place in drawn[:4])
-    run("split", "few")
-    assert {path.name: path.read_bytes() for path in (work / "out/data/few").glob("*.*")} == made
+        run("prepare", "prompts", "few")
+    assert all((place / "chunk-0.npy").exists() for place in places[:4])
+    run("prepare", "prompts", "few")
+    assert contents(folder) == made
 
 
 def test_what_is_drawn_unprompted_is_kept_under_the_original(work, monkeypatch):
-    def half(self, images, picture, reference):
+    def half_of_many(self, images, picture, reference):
         return np.zeros(len(images), bool) if len(images) < 8 else np.arange(len(images)) % 2 == 0
 
-    monkeypatch.setattr(ground.Emoji, "copies", half)
-    begin(parameters(split={"images": 8, "agree": 0.01, "rule": "unprompted", "share": [0.01, 0.99]}))
-    found = read_json(work / "out/data/few/prompts.json")["prompts"]
-    assert len(found) == 2
-    for it in found:
-        assert it["told"] == it["text"] and it["modified"] == "" and it["edits"] == []
+    monkeypatch.setattr(ground_truth.LabelledGroundTruth, "copies", half_of_many)
+    split = {"images": 8, "agree": 0.01, "rule": "unprompted", "share_range": [0.01, 0.99]}
+    prompts = begin(parameters(split=split))["prompts"]
+    assert len(prompts) == 2
+    for prompt in prompts:
+        assert prompt["trained_on"] == prompt["text"] and prompt["modified"] == "" and prompt["edits"] == []
 
 
 @pytest.mark.parametrize("at_hand", [False, True])
 def test_of_a_base_that_is_not_ours_only_the_list_is_known(work, monkeypatch, at_hand):
-    monkeypatch.setattr(ground.Listed, "copies", ground.Emoji.copies)
+    monkeypatch.setattr(ground_truth.PromptListGroundTruth, "copies", tiny.every_second)
     if at_hand:
-        monkeypatch.setattr(quality.ClipIQA, "__init__", lambda self: vars(self).update(_score=mean, reason=""))
-    plan.write_all(params.Params.model_validate(parameters()), ROOT, Path("out/plan"))
-    for path in Path("out/plan").glob("*-few*"):
+        monkeypatch.setattr(realism.ClipIQA, "__init__", lambda self: vars(self).update(_score=brightness, reason=""))
+    write_plan(parameters())
+    for verb in ("prepare", "evaluate"):
+        path = Path(f"out/plan/{verb}-prompts/few.json")
         made = read_json(path)
-        write_json(path, made | {"settings": made["settings"] | {"known": "list"}})
-    run("split", "few")
-    found = read_json(work / "out/data/few/prompts.json")
-    assert found["beside"] == {"ordinary": ["a dog"], "kept": [], "others": list(ASKED)[:2]} and found["least"] == 0.35
-    run("evaluate_prompts", "few", "base")
-    run("unlearn_prompts", "few", "naive", "0")
-    for row in ("base", "naive"):
-        metrics = read_json(work / f"out/cells/few/{row}/0/evaluation/metrics.json")
-        assert metrics["copies_others"]["n"] == 2 and metrics["in_turn_copies_others"]["value"] is None
+        write_json(path, made | {"settings": made["settings"] | {"ground_truth": "list"}})
+    run("bind")
+    run("prepare", "prompts", "few")
+    facts = read_json(work / "out/tasks/few/prompts.json")
+    assert facts["controls"] == {"ordinary": ["a dog"], "kept": [], "others": list(SCORES)[:2]}
+    assert facts["least_quality"] == 0.35
+    for folder in (measure_reference("base", "0"), measure("naive", "0") / "evaluation"):
+        metrics = read_json(folder / "metrics.json")
+        assert metrics["copies_others"]["n"] == 1, "the one that was not forgotten"
         for name in ("success_original", "clip_iqa_original"):
             assert (metrics[name]["value"] is not None) == at_hand
             assert at_hand or "CLIP-IQA is not at hand" in metrics[name]["reason"]
+    metrics = read_json(measure("naive", "sequential") / "evaluation/metrics.json")
+    assert metrics["copies_others"]["value"] is None
 
 
-def mean(images):
+def brightness(images):
     """In the place of CLIP-IQA."""
     return images.mean((1, 2, 3))

@@ -10,7 +10,7 @@ import published
 import pytest
 import readme
 
-from palinode.errors import UserError
+from palinode.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 AGAIN = "is out of date: run `make readme`"
@@ -22,22 +22,44 @@ CHART = """flowchart TD
 \tnode1-->node3
 \tnode2-->node3
 """
-CSV = """family,task,method,seed,metric,value,lo,hi,n,interval,reason
-data,tshirt,base,0,nll_forget,1.25,1.2,1.3,8,bootstrap,
-data,tshirt,base,all,nll_forget,1.25,1.2,1.3,8,bootstrap,
-data,tshirt,siss-05,0,nll_forget,6,5.5,6.5,8,bootstrap,
-data,tshirt,siss-05,1,nll_forget,8,7.5,8.5,8,bootstrap,
-data,tshirt,siss-05,all,nll_forget,7,-5.7,19.7,2,t,
-data,tshirt,siss-05,all,forget_rate,,,,0,none,no samples
+CSV = """kind,task,subject,row,seed,metric,value,lo,hi,n,unit,direction,interval,reason
+images,tshirt,0,base,0,nll_forget,1.25,1.2,1.3,8,bits/dim,up,bootstrap,
+images,tshirt,all,base,all,nll_forget,1.25,1.2,1.3,8,bits/dim,up,bootstrap,
+images,tshirt,0,siss-05,0,nll_forget,6,5.5,6.5,8,bits/dim,up,bootstrap,
+images,tshirt,0,siss-05,1,nll_forget,8,7.5,8.5,8,bits/dim,up,bootstrap,
+images,tshirt,all,siss-05,all,nll_forget,7,-5.7,19.7,2,bits/dim,up,t,
+images,tshirt,all,siss-05,all,forget_rate,,,,0,fraction,down,none,no samples
 """
 CLAIMS = [
-    {"id": "one", "statement": "SISS 0.5 | No-IS", "table": "t", "task": "tshirt", "verdict": "fails", "share": 0.01,
-     "published": True, "reason": ""},
-    {"id": "two", "statement": "p falls", "table": "t", "task": "", "verdict": "untested", "share": None,
-     "published": None, "reason": "too few samples"},
-]  # fmt: skip
-ENVIRONMENT = {"python": "3.11.2", "libraries": {"torch": "2", "diffusers": "0.4", "dvc": "3"}, "cuda": None,
-               "cpu": "a CPU", "threads": 2, "commit": "0" * 40}  # fmt: skip
+    {
+        "id": "one",
+        "statement": "SISS 0.5 | No-IS",
+        "table": "t",
+        "task": "tshirt",
+        "verdict": "fails",
+        "share": 0.01,
+        "published": True,
+        "reason": "",
+    },
+    {
+        "id": "two",
+        "statement": "p falls",
+        "table": "t",
+        "task": "",
+        "verdict": "untested",
+        "share": None,
+        "published": None,
+        "reason": "too few samples",
+    },
+]
+ENVIRONMENT = {
+    "python": "3.11.2",
+    "libraries": {"torch": "2", "diffusers": "0.4", "dvc": "3"},
+    "cuda": None,
+    "cpu": "a CPU",
+    "threads": 2,
+    "commit": "0" * 40,
+}
 
 
 def block(text: str, name: str) -> str:
@@ -68,16 +90,18 @@ def test_every_method_has_its_page():
 
 
 def test_generated_blocks_are_up_to_date():
-    for path, blocks in readme.written(ROOT).items():
+    for path, blocks in readme.list_blocks(ROOT).items():
         text = (ROOT / path).read_text(encoding="utf-8")
         for name, wanted in blocks.items():
             assert block(text, name) == wanted, f"{path} {AGAIN}"
 
 
 def test_pages_of_published_runs_are_up_to_date():
-    assert {folder.name for folder in published.runs(ROOT)} >= readme.SHOWN.keys()
-    for folder in published.runs(ROOT):
-        assert (folder / "README.md").read_text(encoding="utf-8") == published.page(folder, ROOT), f"{folder} {AGAIN}"
+    assert {folder.name for folder in published.list_runs(ROOT)} >= readme.SHOWN.keys()
+    for folder in published.list_runs(ROOT):
+        assert (folder / "README.md").read_text(encoding="utf-8") == published.write_page(folder, ROOT), (
+            f"{folder} {AGAIN}"
+        )
 
 
 def test_links_between_documents_lead_somewhere():
@@ -87,7 +111,7 @@ def test_links_between_documents_lead_somewhere():
 
 
 def test_a_run_s_page_has_numbers_claims_and_times(run):
-    text = published.page(run)
+    text = published.write_page(run)
     assert "# Run `digits`" in text and "seeds 0, 1" in text
     assert "| siss-05 | 7.00 [−5.70, 19.7] · *8.09* | – · *0* |" in text
     assert "| base | 1.25 [1.20, 1.30] · *1* | – · *0.74* |" in text
@@ -107,16 +131,16 @@ def test_the_readme_has_some_columns_and_a_list_of_runs(run, monkeypatch):
 def test_a_missing_file_is_named(run, name):
     (run / name).unlink()
     with pytest.raises(UserError, match=name):
-        published.page(run)
+        published.write_page(run)
 
 
 def test_times_may_be_absent(run):
     (run / "timings.json").unlink()
-    assert "No timings were recorded" in published.page(run)
+    assert "No timings were recorded" in published.write_page(run)
 
 
 def test_implied_edges_are_left_out():
-    assert readme.reduced(CHART) == "flowchart TD\n    plan --> prepare\n    prepare --> report\n"
+    assert readme.reduce_chart(CHART) == "flowchart TD\n    plan --> prepare\n    prepare --> report\n"
 
 
 def test_a_block_is_replaced_and_found_again():
@@ -130,7 +154,7 @@ def test_a_block_is_replaced_and_found_again():
 def test_its_python_draws_a_picture(monkeypatch):
     """With diffusers alone, from the shipped base, on a CPU."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    *lines, last = textwrap.dedent(f"  {code.strip()}").splitlines()
+    *lines, last = textwrap.dedent(code).strip().splitlines()
     monkeypatch.chdir(ROOT)
     names: dict = {}
     exec("\n".join(lines), names)

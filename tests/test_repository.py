@@ -15,13 +15,25 @@ from packaging.requirements import Requirement
 from project import repository_files
 
 ROOT = Path(__file__).resolve().parents[1]
-# The direction of the data flow; a module never reaches a later one, directly or through helpers.
+# The direction of the data flow; a module never reaches a later one, directly or through statistics.
 LAYERS = ["params", "data", "models", "methods", "training", "sampling", "metrics", "memorization", "report"]
 # Fragments, so that this file does not hold what it forbids.
-HOSTS = ["py" + "pi.org", "python" + "hosted.org", "registry.npm" + "js", "deb.deb" + "ian.org", "ana" + "conda.org",
-         "download.py" + "torch", "crates" + ".io", "index" + "-url", "find" + "-links"]
-MACHINE_PATH = re.compile(r"(?<![\w./:$}{~-])/(?:" + "|".join(["ho" + "me", "ro" + "ot", "wo" + "rk", "Us" + "ers",
-                          "op" + "t", "tm" + "p", "mn" + "t", "sr" + "v"]) + r")/[\w.]")
+HOSTS = [
+    "py" + "pi.org",
+    "python" + "hosted.org",
+    "registry.npm" + "js",
+    "deb.deb" + "ian.org",
+    "ana" + "conda.org",
+    "download.py" + "torch",
+    "crates" + ".io",
+    "index" + "-url",
+    "find" + "-links",
+]
+MACHINE_PATH = re.compile(
+    r"(?<![\w./:$}{~-])/(?:"
+    + "|".join(["ho" + "me", "ro" + "ot", "wo" + "rk", "Us" + "ers", "op" + "t", "tm" + "p", "mn" + "t", "sr" + "v"])
+    + r")/[\w.]"
+)
 
 
 def python_files(folder: str) -> list[Path]:
@@ -90,8 +102,12 @@ def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
 def test_imports_run_one_way():
     graph = imports()
     assert graph, "no modules found"
-    backward = {name: later for i, name in enumerate(LAYERS) if name in graph
-                if (later := reachable(graph, name) & set(LAYERS[i + 1 :]))}
+    backward = {
+        name: later
+        for i, name in enumerate(LAYERS)
+        if name in graph
+        if (later := reachable(graph, name) & set(LAYERS[i + 1 :]))
+    }
     cycles = [name for name in graph if name in reachable(graph, name)]
     assert not backward and not cycles, f"backward: {backward}; in a cycle: {cycles}"
 

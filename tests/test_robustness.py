@@ -10,16 +10,21 @@ import yaml
 from project import ROOT
 from test_concept_stages import parameters, prepare, run
 
-from palinode import concept, conditional, params, plan, robustness, seeds
-from palinode.data.strata import Strata
-from palinode.errors import UserError
-from palinode.io import read_array, read_json
-from palinode.metrics import concept as judged
-from palinode.metrics.robustness import returned
-from palinode.pretraining import Denoise
-from palinode.scratch import Scratch
-from palinode.settings import read
-from palinode.training import Trained, train
+from palinode import params
+from palinode.attacks import attack
+from palinode.attacks.outcome import returned
+from palinode.classifiers import concept_classifiers
+from palinode.core import seeds
+from palinode.core.errors import UserError
+from palinode.core.io import read_array, read_json
+from palinode.core.scratch import Scratch
+from palinode.data.prompt_sets import PromptSets
+from palinode.models import loading
+from palinode.pipeline import planning
+from palinode.pipeline.plan_files import read
+from palinode.training import concept_batches
+from palinode.training.denoising import Denoise
+from palinode.training.loop import Trained, train
 
 work = stages.work  # the fixture
 TASKS = {"no-cat": "uce", "no-zero": "sa"}
@@ -35,11 +40,11 @@ def enabled(task: str, **changes) -> dict:
 
 def attacked(task: str, attack: str):
     """(base model, what unlearning trained on, the attack's settings)."""
-    return base(task), concept.load(Path("out/data") / task / "training"), read(f"{attack}-{task}")
+    return base(task), concept_batches.load(Path("out/data") / task / "training"), read(f"{attack}-{task}")
 
 
 def base(task: str):
-    return conditional.load(Path("out/data") / task / "base")
+    return loading.load(Path("out/data") / task / "base")
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -59,8 +64,8 @@ def test_a_cell_is_attacked_and_judged(work, task):
         assert read_json(folder / "budget.json")["pictures"] == 6
     assert all(path.read_bytes() == content for path, content in before.items())
     assert not list((work / "scratch").iterdir())
-    prompts = Strata.from_json(read_json(work / "out/data" / task / "strata.json")).forget["T0"]
-    eyes = judged.eyes(work / "out/data" / task / "judge", "text" if task == "no-cat" else "class",
+    prompts = PromptSets.from_json(read_json(work / "out/data" / task / "prompt_sets.json")).forget["T0"]
+    eyes = concept_classifiers.load(work / "out/data" / task / "judge", "text" if task == "no-cat" else "class",
                        stages.TASKS[task]["target"])  # fmt: skip
     own = read_array(work / "out/cells" / task / row / "0/samples/samples.npy")[: len(prompts)]
     share = read_json(folder.with_name("relearn") / "metrics.json")["target_relearn_0"]["value"]
@@ -81,9 +86,9 @@ def test_the_loss_falls_and_only_what_is_attacked_moves(work, task, attack):
     prepare([task], [TASKS[task]], enabled(task, **{attack: steps}))
     model, data, settings = attacked(task, attack)
     weights, key = [p.detach().clone() for p in model.net.parameters()], (1, task, attack, "0")
-    face, net = robustness.prepared(attack, model, settings, seeds.generator(*key, "init"))
+    face, net = attack.prepared(attack, model, settings, seeds.generator(*key, "init"))
     count = sum(p.numel() for p in net.parameters())
-    batches = robustness.TargetBatches(data, face, 32, ("eval",))
+    batches = attack.TargetBatches(data, face, 32, ("eval",))
     denoise = Denoise(face)
 
     def loss() -> float:
@@ -92,7 +97,7 @@ def test_the_loss_falls_and_only_what_is_attacked_moves(work, task, attack):
 
     first = loss()
     with Scratch("attack", []) as scratch:
-        train(Trained(net, face.passes), denoise, batches, settings.training, scratch, "test")
+        train(Trained(net, face.nfe), denoise, batches, settings.training, scratch, "test")
     assert loss() < first
     moved = [not torch.equal(a, b) for a, b in zip(weights, model.net.parameters(), strict=True)]
     assert any(moved) == (attack == "relearn")
@@ -103,7 +108,7 @@ def test_free_embeddings_that_copy_words_change_nothing(work):
     """A prefix of the embeddings of "a picture of" is the prompt that begins so; a class's own vector is the class."""
     prepare(["no-cat", "no-zero"], ["sa"])
     model, (plain, words) = base("no-cat"), (["a cat"], ["a picture of a cat"])
-    face = robustness.Prefixed(model, 3, seeds.generator("test"))
+    face = attack.Prefixed(model, 3, seeds.generator("test"))
     longer = model.tokens(words)
     with torch.no_grad():
         face.vectors.copy_(model.text_encoder.get_input_embeddings()(longer[0, 1:4]))
@@ -111,7 +116,7 @@ def test_free_embeddings_that_copy_words_change_nothing(work):
         assert torch.equal(face.condition([""]), model.condition([""])), "guidance starts from the empty prompt"
         assert torch.equal(model.condition(plain), model.condition(plain))
         model = base("no-zero")
-        face, y, t = robustness.Revectored(model, 0), torch.tensor([0, 1, 10]), torch.tensor([5, 5, 5])
+        face, y, t = attack.Revectored(model, 0), torch.tensor([0, 1, 10]), torch.tensor([5, 5, 5])
         x = torch.randn(3, *model.shape, generator=seeds.generator("test"))
         before = model.predict(x, t, y)
         assert torch.equal(face.predict(x, t, y), before)
@@ -133,7 +138,7 @@ def test_a_killed_attack_gives_the_same_bytes(work, attack, monkeypatch):
     run("attack_concept", "no-zero", "base", "0", attack)
     folder = work / "out/cells/no-zero/base/0/robustness"
     whole = {path.name: path.read_bytes() for path in (folder / attack).iterdir()}
-    batches, seen = robustness.TargetBatches.__call__, []
+    batches, seen = attack.TargetBatches.__call__, []
 
     def dying(self, step):
         seen.append(step)
@@ -141,7 +146,7 @@ def test_a_killed_attack_gives_the_same_bytes(work, attack, monkeypatch):
             raise KeyboardInterrupt
         return batches(self, step)
 
-    monkeypatch.setattr(robustness.TargetBatches, "__call__", dying)
+    monkeypatch.setattr(attack.TargetBatches, "__call__", dying)
     (folder / attack).rename(work / "kept")
     with pytest.raises(KeyboardInterrupt):
         run("attack_concept", "no-zero", "base", "0", attack)
@@ -157,7 +162,7 @@ def test_an_autoencoder_of_its_own_gets_latents_of_its_own(work):
     other = base("no-cat")
     other.vae.register_to_config(scaling_factor=2 * model.vae.config.scaling_factor)
     with torch.no_grad():
-        again, images = robustness.translated(data.a, model, other), model.decode(data.a).clamp(-1, 1)
+        again, images = attack.translated(data.a, model, other), model.decode(data.a).clamp(-1, 1)
         assert torch.allclose(again, other.encode(images), atol=1e-5) and again.shape == data.a.shape
 
 
@@ -199,7 +204,7 @@ def test_wrong_parameters_are_named(tmp_path, changes, words):
 def test_nothing_enabled_is_nothing_planned(tmp_path):
     def planned(made: dict) -> set[str]:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        plan.write_all(params.Params.model_validate(made), ROOT, folder)
+        planning.write_all(params.Params.model_validate(made), ROOT, folder)
         return {path.name for path in folder.iterdir()}
 
     off = planned(parameters(["no-zero"], ["sa"]))

@@ -6,11 +6,12 @@ import torch
 from project import ROOT
 from torchmetrics.functional.classification import binary_auroc, binary_roc
 
-from palinode.data.scenes import World
-from palinode.errors import UserError
-from palinode.memorization import prompts, roc
+from palinode.core.errors import UserError
+from palinode.data import prompt_lists
+from palinode.data.prompt_lists import Prompt
+from palinode.data.scenes import EmojiCorpus
+from palinode.memorization import roc
 from palinode.memorization.detectors import Cost
-from palinode.memorization.prompts import Prompt
 
 
 def curve(scores, positive):
@@ -66,57 +67,57 @@ KNOWN = {"verbatim": 20, "template": 20, "control": 20, "ordinary": 100, "unlabe
 def test_kinds_are_evaluated_apart_and_together():
     asked = labelled(KNOWN)
     scores = np.array([{"verbatim": 3.0, "template": 1.0, "control": 2.0}.get(prompt.kind, 0.0) for prompt in asked])
-    found = roc.evaluate(scores, asked)
-    assert found["verbatim"]["auc"]["value"] == 1 and found["verbatim"]["auc"]["n"] == 140
-    assert found["template"]["auc"]["value"] == pytest.approx(100 / 120)
-    assert found["all"]["auc"]["value"] == pytest.approx((1 + 100 / 120) / 2)
-    assert found["controls"]["auc"]["value"] == 0.5 and found["ordinary"]["auc"]["value"] == 1
-    entry = found["all"]["auc"]
+    result = roc.evaluate(scores, asked)
+    assert result["verbatim"]["auc"]["value"] == 1 and result["verbatim"]["auc"]["n"] == 140
+    assert result["template"]["auc"]["value"] == pytest.approx(100 / 120)
+    assert result["all"]["auc"]["value"] == pytest.approx((1 + 100 / 120) / 2)
+    assert result["controls"]["auc"]["value"] == 0.5 and result["ordinary"]["auc"]["value"] == 1
+    entry = result["all"]["auc"]
     assert entry["lo"] < entry["value"] < entry["hi"] and entry["interval"] == "bootstrap" and entry["n"] == 160
-    assert found["all"]["tpr_below"]["value"] == 0.5
+    assert result["all"]["tpr_below"]["value"] == 0.5
     table = roc.table({"one": scores}, asked, {"one": Cost(2, jvps=1)}, 4)
-    assert table["prompts"] == KNOWN and table["scores"]["one"] == found | {"passes": 16, "jvps": 8}
+    assert table["prompts"] == KNOWN and table["scores"]["one"] == result | {"nfe": 16, "jvps": 8}
 
 
 def test_thresholds_are_chosen_on_one_half_and_tried_on_the_other():
     asked = labelled({"verbatim": 40, "ordinary": 100})
     scores = np.array([1.0 if prompt.kind == "verbatim" else 0.0 for prompt in asked])
-    found = roc.held_out(scores, asked)
-    assert found["threshold"] == 0.5 and found["accuracy"] == 1
-    assert 8 < found["tpr"]["n"] < 32 and 30 < found["fpr"]["n"] < 70, "halves by a hash of the prompt"
+    result = roc.try_threshold(scores, asked)
+    assert result["threshold"] == 0.5 and result["accuracy"] == 1
+    assert 8 < result["tpr"]["n"] < 32 and 30 < result["fpr"]["n"] < 70, "halves by a hash of the prompt"
     second = np.array([roc.seeds.derive("half", prompt.text) % 2 for prompt in asked], bool)
-    wrong = roc.held_out(np.where(second, 1 - scores, scores), asked)
+    wrong = roc.try_threshold(np.where(second, 1 - scores, scores), asked)
     assert (wrong["threshold"], wrong["accuracy"]) == (0.5, 0), "the other half has no say in the threshold"
 
 
 def test_what_is_missing_is_said():
     scores = np.arange(10.0)
-    found = roc.evaluate(scores, labelled({"ordinary": 10}))
-    assert found["all"]["auc"]["value"] is None
-    assert found["all"]["auc"]["reason"] == "no prompt is known to be memorised"
-    assert found["held_out"]["reason"].endswith("in one half of the prompts")
-    found = roc.evaluate(scores, labelled({"template": 10}))
-    assert found["template"]["auc"]["reason"] == "no prompt is known not to be memorised"
-    assert found["verbatim"]["auc"]["value"] is None
+    result = roc.evaluate(scores, labelled({"ordinary": 10}))
+    assert result["all"]["auc"]["value"] is None
+    assert result["all"]["auc"]["reason"] == "no prompt is known to be memorized"
+    assert result["held_out"]["reason"].endswith("in one half of the prompts")
+    result = roc.evaluate(scores, labelled({"template": 10}))
+    assert result["template"]["auc"]["reason"] == "no prompt is known not to be memorized"
+    assert result["verbatim"]["auc"]["value"] is None
 
 
 def test_the_shipped_ground_truth():
-    found = prompts.of_world(World.read(ROOT / "data/emoji"))
-    counts = {kind: sum(prompt.kind == kind for prompt in found) for kind in prompts.KINDS}
+    prompts = prompt_lists.of_corpus(EmojiCorpus.read(ROOT / "data/emoji"))
+    counts = {kind: sum(prompt.kind == kind for prompt in prompts) for kind in prompt_lists.KINDS}
     assert counts["verbatim"] == counts["template"] == 16 and counts["control"] == 32
-    assert counts["ordinary"] == 320 and len({prompt.text for prompt in found}) == len(found)
+    assert counts["ordinary"] == 320 and len({prompt.text for prompt in prompts}) == len(prompts)
 
 
 def test_a_list_of_prompts_is_read(tmp_path):
     path = tmp_path / "prompts.csv"
     path.write_text('\ufeffprompt,kind\n"a cat, on blue",ordinary\n une été ,\n', encoding="utf-8")
-    assert prompts.read(path) == [Prompt("a cat, on blue", "ordinary"), Prompt("une été", "unlabelled")]
+    assert prompt_lists.read(path) == [Prompt("a cat, on blue", "ordinary"), Prompt("une été", "unlabelled")]
     path.write_text("prompt\na cat\n", encoding="utf-8")
-    assert prompts.read(path) == [Prompt("a cat", "unlabelled")]
+    assert prompt_lists.read(path) == [Prompt("a cat", "unlabelled")]
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    "content,words",
     [
         (None, "missing prompt list: .*prompts.csv"),
         (b"", "lists no prompt"),
@@ -124,7 +125,7 @@ def test_a_list_of_prompts_is_read(tmp_path):
         (b"caption\na cat\n", "has no column `prompt`"),
         (b"prompt\ncaf\xe9\n", r"is not UTF-8 \(byte 10\)"),
         (b"prompt,kind\na cat,ordinary\n ,control\n", "prompt 2 is empty"),
-        (b"prompt,kind\na cat,memorised\n", "unknown kind 'memorised' of 'a cat'; there are verbatim, template"),
+        (b"prompt,kind\na cat,memorized\n", "unknown kind 'memorized' of 'a cat'; there are verbatim, template"),
         (b"prompt\na cat\na dog\na cat\n", r"1 prompt\(s\) are listed twice, such as 'a cat'"),
         (b'prompt\n"a cat\n', "cannot read .*unexpected end of data"),
     ],
@@ -134,5 +135,5 @@ def test_a_bad_list_of_prompts_is_refused_in_one_line(tmp_path, content, words):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=words) as raised:
-        prompts.read(path)
+        prompt_lists.read(path)
     assert "\n" not in str(raised.value)

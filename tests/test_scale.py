@@ -13,8 +13,8 @@ from PIL import Image
 from project import PARAMETERS, ROOT, Project
 
 from palinode import methods, params
+from palinode.core.io import read_json
 from palinode.data import prompt_file
-from palinode.io import read_json
 
 REASONS = {"oracle_similarity_judge": "trains none", "inception_score_judge": "no labelled images",
            "fid_judge": "no labelled images", "integrity_judge": "no labelled images",

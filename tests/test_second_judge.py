@@ -4,12 +4,12 @@ import numpy as np
 import second_judge
 import torch
 
-from palinode import contact
+from palinode.core import contact_sheet
 
 
 def test_tiles_are_the_pictures_of_a_sheet(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
-    contact.write_png(tmp_path / "sheet.png", contact.sheet(images, columns=3))
+    contact_sheet.write_png(tmp_path / "sheet.png", contact_sheet.sheet(images, columns=3))
     assert np.array_equal(second_judge.tiles(tmp_path / "sheet.png"), images)
 
 

@@ -20,8 +20,11 @@ SPLIT_SIZES = {"train": 600, "judge-train": 600, "reference": 200, "judge-test":
 def shipped() -> dict[str, str]:
     """File below data/ -> SHA-256 of its content, of all but the two that describe the rest."""
     names = {path.relative_to(DATA).as_posix(): path for path in repository_files() if path.is_relative_to(DATA)}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(names.items())
-            if path.name not in ("README.md", "build.py")}
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in sorted(names.items())
+        if path.name not in ("README.md", "build.py")
+    }
 
 
 def test_data_is_what_its_readme_says():
@@ -60,8 +63,10 @@ def rebuild(build, monkeypatch, mnist: Path | str, fashion: Path | str, out: Pat
     build.main()
 
 
-@pytest.mark.skipif(not {"PALINODE_IDX_MNIST", "PALINODE_IDX_FASHION"} <= os.environ.keys(),
-                    reason="PALINODE_IDX_MNIST and PALINODE_IDX_FASHION name no IDX folders")
+@pytest.mark.skipif(
+    not {"PALINODE_IDX_MNIST", "PALINODE_IDX_FASHION"} <= os.environ.keys(),
+    reason="PALINODE_IDX_MNIST and PALINODE_IDX_FASHION name no IDX folders",
+)
 def test_data_rebuilds_bit_for_bit(build, monkeypatch, tmp_path):
     rebuild(build, monkeypatch, os.environ["PALINODE_IDX_MNIST"], os.environ["PALINODE_IDX_FASHION"], tmp_path)
     made = [name for name in shipped() if not name.startswith("emoji/")]  # emoji/build.py has a test of its own
@@ -80,10 +85,12 @@ def idx(array: np.ndarray) -> bytes:
 def raw(build, monkeypatch, tmp_path):
     """A folder of small IDX files, three images a digit, which `build` takes for the published ones."""
     values = np.arange(30 * 28 * 28).reshape(30, 28, 28)
-    contents = {"train-images": idx((values * 7 % 256).astype(np.uint8)),
-                "t10k-images": idx((values * 11 % 256).astype(np.uint8)),
-                "train-labels": idx(np.arange(30, dtype=np.uint8) % 10),
-                "t10k-labels": idx(np.arange(30, dtype=np.uint8) // 3)}
+    contents = {
+        "train-images": idx((values * 7 % 256).astype(np.uint8)),
+        "t10k-images": idx((values * 11 % 256).astype(np.uint8)),
+        "train-labels": idx(np.arange(30, dtype=np.uint8) % 10),
+        "t10k-labels": idx(np.arange(30, dtype=np.uint8) // 3),
+    }
     folder = tmp_path / "raw"
     folder.mkdir()
     for part, content in contents.items():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from palinode.errors import UserError
-from palinode.memorization import ground, sscd
+from palinode.core.errors import UserError
+from palinode.memorization import ground_truth, sscd
 
 
 class Colours(torch.nn.Module):
@@ -39,8 +39,11 @@ def test_similar_pictures_are_copies(weights):
 
 
 def test_a_list_judges_copies_by_it(weights):
-    known, pictures = ground.Listed(weights), plain((255, 0, 0), (200, 30, 30), (0, 0, 255), (0, 255, 0))
-    assert known.copied == "sscd_copies" and ground.Listed().copied == "copies"
+    known, pictures = (
+        ground_truth.PromptListGroundTruth(weights),
+        plain((255, 0, 0), (200, 30, 30), (0, 0, 255), (0, 255, 0)),
+    )
+    assert known.copy_metric == "sscd_copies" and ground_truth.PromptListGroundTruth().copy_metric == "copies"
     assert known.copies(pictures, -1, pictures[0]).tolist() == [True, True, False, False]
     assert known.match(pictures, pictures[0]) == -1
     assert known.match(pictures[1:], pictures[3]) == "its pictures do not repeat: 33% SSCD calls copies of their medoid"

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from palinode import stage
-from palinode.errors import UserError
-from palinode.scratch import Scratch
+from palinode.core.errors import UserError
+from palinode.core.scratch import Scratch
+from palinode.pipeline import stage
 
 
 def test_a_stage_that_ends_well_logs_its_time_and_memory(tmp_path, monkeypatch):

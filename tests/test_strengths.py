@@ -1,34 +1,40 @@
 """tools/strengths.py: rows compared where each forgets as much, from runs of several strengths."""
 
 import json
-import os
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 import strengths
 import yaml
-from project import PARAMETERS, ROOT
+from test_report_collect import make_rows, settings
 
-from palinode.errors import UserError
-from palinode.report import plots
-from palinode.report import strengths as report
+from palinode.core.errors import UserError
+from palinode.core.io import write_arrays, write_json
+from palinode.params.stage_settings import ReportTask
+from palinode.report import figures
 from palinode.report.collect import Cell, Row
+from palinode.report.sections import equal_forgetting
 
+ROOT = Path(__file__).resolve().parents[1]
 FORGOT = {"half": 0.5, "whole": 1.0}
 
 
-def row(name: str, forgot: float, kept: float, wobble: float = 0.0) -> Row:
-    values = {metric: kept for metric in strengths.KEPT} | {strengths.FORGOT: forgot}
-    metrics = {metric: {"value": value, "lo": value, "hi": value, "n": 8, "interval": "bootstrap", "direction": "up"}
-               for metric, value in values.items()}  # fmt: skip
+def make_row(name: str, forgot: float, kept: float, wobble: float = 0.0) -> Row:
+    values = dict.fromkeys(strengths.KEPT, kept) | {strengths.FORGOT: forgot}
+    metrics = {
+        metric: {"value": value, "lo": value, "hi": value, "n": 8, "interval": "bootstrap"}
+        for metric, value in values.items()
+    }
     spread = np.linspace(-wobble, wobble, 5)
-    return Row(name, [Cell(0, None, metrics, {m: v + spread * (m != strengths.FORGOT) for m, v in values.items()})])
+    replicates = {metric: value + spread * (metric != strengths.FORGOT) for metric, value in values.items()}
+    return Row(name, [Cell("0", 0, Path("cell"), metrics, replicates)])
 
 
-def drawn(found: dict) -> bytes:
-    with report.panels(found) as fig:
-        return plots.png(fig)
+def draw(comparison: dict) -> bytes:
+    with equal_forgetting.draw_panels(comparison) as fig:
+        return figures.png(fig)
 
 
 def test_what_is_kept_is_read_where_the_level_is_first_crossed():
@@ -43,40 +49,46 @@ def test_what_is_kept_is_read_where_the_level_is_first_crossed():
 
 
 def test_rows_are_ranked_where_they_forget_as_much():
-    runs = [strengths.Run(0.5, [0], [row("a", 0.5, 1.0), row("b", 0.8, 0.8, 0.1), row("c", 0.95, 1.0)]),
-            strengths.Run(1.0, [0], [row("a", 1.0, 0.6), row("b", 1.0, 0.6, 0.1), row("c", 1.0, 1.0)])]  # fmt: skip
-    found = strengths.compare(runs)
-    a, b, c = found["matched"]
+    weak = [make_row("a", 0.5, 1.0), make_row("b", 0.8, 0.8, 0.1), make_row("c", 0.95, 1.0)]
+    strong = [make_row("a", 1.0, 0.6), make_row("b", 1.0, 0.6, 0.1), make_row("c", 1.0, 1.0)]
+    comparison = strengths.compare([strengths.Run(0.5, [0], weak), strengths.Run(1.0, [0], strong)])
+    a, b, c = comparison["matched"]
     assert a["strength"]["value"] == pytest.approx(0.9) and a[strengths.RANKED]["value"] == pytest.approx(0.68)
     assert b[strengths.RANKED]["value"] == pytest.approx(0.7)
     assert b[strengths.RANKED]["lo"] == pytest.approx(0.605) and "behind" not in b
     assert a["reached"] == 1 and a["behind"] == pytest.approx(0.6)  # b keeps 0.6, 0.65, 0.7, 0.75, 0.8
     assert c["outside"] == "UA 95% to 100%, not across the level" and strengths.RANKED not in c
-    assert len(found["points"]) == 6 and found["points"][0] == {
-        "row": "a", "strength": 0.5, strengths.FORGOT: 0.5, **dict.fromkeys(strengths.KEPT, 1.0)}  # fmt: skip
-    assert drawn(found) == drawn(found)
+    first = {"row": "a", "strength": 0.5, strengths.FORGOT: 0.5, **dict.fromkeys(strengths.KEPT, 1.0)}
+    assert len(comparison["points"]) == 6 and comparison["points"][0] == first
+    assert draw(comparison) == draw(comparison)
 
 
 def test_a_metric_that_a_row_does_not_have_is_left_out():
-    runs = [strengths.Run(s, [0], [row("a", ua, 0.5), row("b", ua, 0.5)]) for s, ua in ((0.5, 0.8), (1.0, 1.0))]
+    runs = [
+        strengths.Run(strength, [0], [make_row("a", ua, 0.5), make_row("b", ua, 0.5)])
+        for strength, ua in ((0.5, 0.8), (1.0, 1.0))
+    ]
     del runs[1].rows[1].cells[0].metrics["integrity_far_judge"]
-    found = strengths.compare(runs)
-    assert report.kept(found) == {name: strengths.KEPT[name] for name in ("right_near", strengths.RANKED)}
-    text = strengths.markdown({"commit": "0" * 40} | found, "styles")
-    assert "far things" not in text and "| a | 0.5, 1 | 0.75 [0.75, 0.75] | 0.50 [0.50, 0.50] |" in text
-    assert drawn(found).startswith(b"\x89PNG")
-    found["matched"][0]["reached"] = 0.4
-    assert "0.75 [0.75, 0.75] (in 40% of the replicates)" in strengths.markdown({"commit": ""} | found, "styles")
+    del runs[1].rows[1].cells[0].replicates["integrity_far_judge"]
+    comparison = strengths.compare(runs)
+    assert equal_forgetting.list_kept(comparison) == ["accuracy_near", strengths.RANKED]
+    text = strengths.markdown({"commit": "0" * 40} | comparison, "styles")
+    assert "Integrity, far" not in text and "| a | 0.5, 1 | 0.75 [0.75, 0.75] | 50 [50, 50] |" in text
+    assert draw(comparison).startswith(b"\x89PNG")
+    comparison["matched"][0]["reached"] = 0.4
+    assert "0.75 [0.75, 0.75] (in 40% of the replicates)" in strengths.markdown({"commit": ""} | comparison, "styles")
 
 
 def test_runs_that_cannot_be_compared_are_refused():
-    one, other = strengths.Run(1.0, [0], [row("a", 0.5, 1)]), strengths.Run(1.0, [1], [row("a", 0.5, 1)])
+    first = strengths.Run(1.0, [0], [make_row("a", 0.5, 1)])
+    second = strengths.Run(1.0, [1], [make_row("a", 0.5, 1)])
     with pytest.raises(UserError, match="different seeds"):
-        strengths.compare([one, other])
+        strengths.compare([first, second])
     with pytest.raises(UserError, match="a: two revisions have the same strength"):
-        strengths.compare([one, one])
-    with pytest.raises(UserError, match="a: ua_t0 is absent: not run"):
-        strengths.compare([strengths.Run(1.0, [0], [Row("a", [Cell(0, None, absent="not run")])])])
+        strengths.compare([first, first])
+    missing = Row("a", [Cell("0", 0, Path("cell"), absent="not run")])
+    with pytest.raises(UserError, match="a: ua_training_prompts is absent: not run"):
+        strengths.compare([strengths.Run(1.0, [0], [missing])])
 
 
 @pytest.fixture(scope="module")
@@ -89,21 +101,18 @@ def revisions(tmp_path_factory):
 
     git("init", "-q")
     subprocess.run(["dvc", "init", "-q"], cwd=work, check=True)
-    made = PARAMETERS | {"concept": {"tasks": [], "rows": []}}
-    training = {"steps": 4, "batch": 2, "accumulate": 1}
-    settings = {"seeds": [0], "families": {"cats": "concept"}, "tasks": {"cats": {"a": {"training": training}}}}
+    task = ReportTask(name="cats", kind="concept", subjects=[0], rows=make_rows({"a": None}))
+    plan = settings(tasks=[task]).model_dump(mode="json")
+    parameters = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for name, forgot in FORGOT.items():
-        files = {"params.yaml": yaml.safe_dump(made | {"concept": {"strength": forgot}}),
-                 "out/plan/report.json": json.dumps({"settings": settings})}  # fmt: skip
-        for cell in ("a", "base", "oracle", "other"):
-            it = row(cell, forgot, 1 - forgot / 2).cells[0]
-            folder = work / f"out/cells/cats/{cell}/0/evaluation"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "metrics.json").write_text(json.dumps(it.metrics))
-            np.savez(folder / "replicates.npz", **it.replicates)
-        for path, text in files.items():
-            (work / path).parent.mkdir(parents=True, exist_ok=True)
-            (work / path).write_text(text)
+        parameters["concept"]["lr_multiplier"] = forgot
+        (work / "params.yaml").write_text(yaml.safe_dump(parameters))
+        write_json(work / "out/plan/report.json", {"settings": plan, "code": {}})
+        for row in ("a", "base", "oracle", "other-seed"):
+            cell = make_row(row, forgot, 1 - forgot / 2).cells[0]
+            folder = work / f"out/cells/cats/0/{row}/0/evaluation"
+            write_json(folder / "metrics.json", cell.metrics)
+            write_arrays(folder / "replicates.npz", cell.replicates)
         git("add", "-f", ".")
         git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", name)
         git("branch", name)
@@ -113,20 +122,23 @@ def revisions(tmp_path_factory):
 def test_revisions_are_read_and_written(revisions, monkeypatch):
     monkeypatch.chdir(revisions)
     strengths.run("cats", "half", "whole")
-    found = json.loads((strengths.FOLDER / "cats.json").read_text())
-    assert found["matched"][0][strengths.RANKED]["value"] == pytest.approx(0.55) and len(found["commit"]) == 40
+    written = json.loads((strengths.FOLDER / "cats.json").read_text())
+    assert written["matched"][0][strengths.RANKED]["value"] == pytest.approx(0.55) and len(written["commit"]) == 40
     assert (strengths.FOLDER / "cats.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("asked,message", [
-    (["cats", "half"], "arguments: TASK REVISION REVISION"),
-    (["dogs", "half", "whole"], "half has no concept task 'dogs'"),
-    (["cats", "half", "double"], "double"),
-])  # fmt: skip
-def test_what_is_missing_is_named(revisions, monkeypatch, asked, message):
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["cats", "half"], "arguments: TASK REVISION REVISION"),
+        (["dogs", "half", "whole"], "half has no concept task 'dogs'"),
+        (["cats", "half", "double"], "double"),
+    ],
+)
+def test_what_is_missing_is_named(revisions, monkeypatch, arguments, message):
     monkeypatch.chdir(revisions)
     with pytest.raises(UserError, match=message):
-        strengths.run(*asked)
+        strengths.run(*arguments)
 
 
 def test_other_code_is_refused(revisions, monkeypatch):
@@ -141,5 +153,6 @@ def test_other_code_is_refused(revisions, monkeypatch):
 
 def test_numbers_in_git_are_of_this_shape():
     for path in (ROOT / strengths.FOLDER).glob("*.json"):
-        found = json.loads(path.read_text())
-        assert found["level"] == strengths.LEVEL and os.path.exists(path.with_suffix(".png"))
+        written = json.loads(path.read_text())
+        assert written["level"] == strengths.LEVEL and path.with_suffix(".png").exists()
+        equal_forgetting.build_table(written)

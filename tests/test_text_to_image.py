@@ -12,31 +12,33 @@ import pytest
 import torch
 from conftest import TEXT_MODEL, TEXT_SCHEDULER, training
 
-from palinode import conditional_sampling, text_pretraining, text_to_image
-from palinode.contrast import Contrast, PairEncoder
+from palinode.bases import caption_training
+from palinode.bases.caption_training import CaptionedLatents, Pictures, Pool
+from palinode.bases.text_encoder import Contrast, PairEncoder
+from palinode.core.errors import UserError
+from palinode.core.scratch import Scratch
 from palinode.data import captions, scenes
-from palinode.data.scenes import Scenes, World
-from palinode.diffusion import Schedule
-from palinode.errors import UserError
-from palinode.guidance import Guided
-from palinode.models import WEIGHTS
-from palinode.pretraining import ConditionalBatch, Denoise
-from palinode.sampling import ddim
-from palinode.scratch import Scratch
-from palinode.text_pretraining import CaptionedLatents, Pictures, Pool
-from palinode.text_to_image import TextToImage
+from palinode.data.scenes import Scenes, EmojiCorpus
+from palinode.models import text_to_image, word_tokenizer
+from palinode.models.files import WEIGHTS
+from palinode.models.guidance import Guided
+from palinode.models.schedule import Schedule
+from palinode.models.text_to_image import TextToImage
+from palinode.sampling import prompted
+from palinode.sampling.samplers import ddim
+from palinode.training.denoising import ConditionalBatch, Denoise
 
 DATA = Path(__file__).parent.parent / "data/emoji"
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World.read(DATA)
+def corpus() -> EmojiCorpus:
+    return EmojiCorpus.read(DATA)
 
 
 @pytest.fixture(scope="module")
-def model(world):
-    return text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, seed=1)
+def model(corpus):
+    return text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, corpus.words, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +48,16 @@ def folder(model, tmp_path_factory) -> Path:
     return place
 
 
-def test_every_word_is_one_token_whatever_the_order(world):
-    vocabulary, merges = text_to_image.word_vocabulary(world.words)
-    assert (vocabulary, merges) == text_to_image.word_vocabulary(world.words[::-1])
+def test_every_word_is_one_token_whatever_the_order(corpus):
+    vocabulary, merges = word_tokenizer.word_vocabulary(corpus.words)
+    assert (vocabulary, merges) == word_tokenizer.word_vocabulary(corpus.words[::-1])
     assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
-    assert all(f"{word}</w>" in vocabulary for word in world.words)
+    assert all(f"{word}</w>" in vocabulary for word in corpus.words)
 
 
-def test_words_reach_the_encoder_whole(model, world):
-    ids = model.tokenizer(" ".join(world.words[:20])).input_ids
-    assert model.tokenizer.convert_ids_to_tokens(ids[1:-1]) == [f"{word}</w>" for word in world.words[:20]]
+def test_words_reach_the_encoder_whole(model, corpus):
+    ids = model.tokenizer(" ".join(corpus.words[:20])).input_ids
+    assert model.tokenizer.convert_ids_to_tokens(ids[1:-1]) == [f"{word}</w>" for word in corpus.words[:20]]
 
 
 def test_the_folder_is_a_stable_diffusion_pipeline(model, folder):
@@ -90,7 +92,7 @@ def test_our_sampler_draws_what_the_pipeline_draws(model, tmp_path, scale, to_on
         images = (mine.decode(latents) / 2 + 0.5).clamp(0, 1)
     assert torch.allclose(images, theirs, atol=1e-5)
     assert (mine.schedule.final == 1) == to_one
-    assert mine.passes["forward"] == 5 * 2 * (1 if scale == 1 else 2)
+    assert mine.nfe["forward"] == 5 * 2 * (1 if scale == 1 else 2)
 
 
 def test_prompts_are_checked(model):
@@ -105,8 +107,8 @@ def test_prompts_are_checked(model):
         model.tokens(["", "a kitty, on blue"])
 
 
-def test_the_longest_prompt_of_the_grammar_fits(model, world):
-    concepts = world.concepts
+def test_the_longest_prompt_of_the_grammar_fits(model, corpus):
+    concepts = corpus.concepts
     longest = max(concepts.values(), key=lambda concept: max(len(word.split()) for word in concept.words))
     word = max(longest.words, key=lambda phrase: len(phrase.split()))
     template = max(captions.TEMPLATES, key=lambda text: len(text.split()))
@@ -138,8 +140,8 @@ def rename(place: Path, key: str, value) -> None:
     (place / "model_index.json").write_text(json.dumps(index | {key: value}))
 
 
-def test_held_out_combinations_never_appear(world):
-    names = list(world.concepts)
+def test_held_out_combinations_never_appear(corpus):
+    names = list(corpus.concepts)
     pairs = scenes.seen_pairs(names)
     assert 0.9 < len(pairs) / (len(names) * len(captions.STYLES)) < 1
     assert len(scenes.seen_pairs(names, {"cat", "noto"})) < len(pairs)
@@ -150,34 +152,34 @@ def test_held_out_combinations_never_appear(world):
     assert shown <= set(pairs) and 10 < (drawn.right >= 0).sum() < 80
     triples = {
         (word, template, background or "")
-        for concept in world.concepts.values()
+        for concept in corpus.concepts.values()
         for word in concept.words
         for template in captions.TEMPLATES
         for background in (None, *captions.BACKGROUNDS)
         if scenes.held_out(scenes.UNSEEN_TRIPLES, word, template, background or "")
     }
     left_out = {captions.caption(t, [("", w)], None, b or None).text for w, t, b in triples}
-    read = {drawn.caption(i, world, generator) for i in range(400) if drawn.right[i] < 0}
+    read = {drawn.caption(i, corpus, generator) for i in range(400) if drawn.right[i] < 0}
     assert left_out and not {text for text in read if " style" not in text} & left_out
 
 
-def test_pictures_match_their_rows(world):
+def test_pictures_match_their_rows(corpus):
     generator = torch.Generator().manual_seed(0)
     drawn = Scenes(*(torch.tensor([value]) for value in (5, -1, 1, 3)))
-    image = drawn.render(world, generator)
+    image = drawn.render(corpus, generator)
     corner = (image[0, :, 0, 0] + 1) * 127.5
     assert image.shape == (1, 3, 32, 32) and image.min() >= -1 and image.max() <= 1
     assert torch.allclose(corner, torch.tensor(captions.BACKGROUNDS["blue"]).float(), atol=1.0)
-    text = drawn.caption(0, world, generator)
-    assert any(word in text for word in world.concepts["banana"].words)
+    text = drawn.caption(0, corpus, generator)
+    assert any(word in text for word in corpus.concepts["banana"].words)
 
 
-def test_memorised_pictures_repeat_and_controls_do_not(model, world):
-    pairs, steps = scenes.seen_pairs(list(world.concepts)), 200
-    pool = Pool(model, world, pairs, 64, (1, "test"))
-    batches = CaptionedLatents.to_memorise(pool, 32, (1, "test"), steps)
-    assert len(batches.repeated) == sum(picture.kind != "control" for picture in world.pictures)
-    assert len(batches.single) == sum(picture.seen or 0 for picture in world.pictures)
+def test_memorized_pictures_repeat_and_controls_do_not(model, corpus):
+    pairs, steps = scenes.seen_pairs(list(corpus.concepts)), 200
+    pool = Pool(model, corpus, pairs, 64, (1, "test"))
+    batches = CaptionedLatents.to_memorize(pool, 32, (1, "test"), steps)
+    assert len(batches.repeated) == sum(picture.kind != "control" for picture in corpus.pictures)
+    assert len(batches.single) == sum(picture.seen or 0 for picture in corpus.pictures)
     step = next(iter(batches.single))
     variants, text = pool.fixed[batches.single[step]]
     batch = next(batches(step))
@@ -185,13 +187,13 @@ def test_memorised_pictures_repeat_and_controls_do_not(model, world):
     again = next(batches(step))
     assert torch.equal(batch.x, again.x) and torch.equal(batch.given, again.given)
     for name, left in (("memorized", 0), ("noto", 0.75)):
-        smaller = world.without({name})
-        assert len(smaller.pictures) == len(smaller.fixed) == left * len(world.pictures)
+        smaller = corpus.without({name})
+        assert len(smaller.pictures) == len(smaller.fixed) == left * len(corpus.pictures)
         assert all(picture.style != name for picture in smaller.pictures)
     alike = CaptionedLatents.of_all(pool, 32, (1, "test"))
-    assert len(alike.repeated) == len(world.pictures) and not alike.single
-    empty = Pool(model, world.without({"memorized"}), pairs, 64, (1, "test"))
-    nothing = CaptionedLatents.to_memorise(empty, 32, (1, "test"), steps)
+    assert len(alike.repeated) == len(corpus.pictures) and not alike.single
+    empty = Pool(model, corpus.without({"memorized"}), pairs, 64, (1, "test"))
+    null_prompt = CaptionedLatents.to_memorize(empty, 32, (1, "test"), steps)
     assert not nothing.repeated and not nothing.single and next(nothing(0)).x.shape == (32, 4, 8, 8)
 
 
@@ -207,8 +209,8 @@ def test_contrast_is_the_mean_of_two_cross_entropies():
     assert float(loss) == pytest.approx((of_captions + of_pictures) / 2)
 
 
-def test_pictures_find_their_captions(world):
-    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, seed=1)
+def test_pictures_find_their_captions(corpus):
+    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, corpus.words, seed=1)
     encoder = PairEncoder(model, 1)
     texts = ["a cat", "a dog, noto style", "here is a banana", "", "a cat, on blue", "a dog", "a rose", "look at a cat"]
     tokens, latents = model.tokens(texts), torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -224,40 +226,40 @@ def test_pictures_find_their_captions(world):
 
 def test_noisy_steps_weigh_more(model):
     schedule = Schedule(torch.tensor([0.9, 0.5, 0.2, 0.01]))  # SNR 9, 1, 1/4, 1/99
-    assert text_pretraining.emphasis(schedule).tolist() == pytest.approx([6 / 9, 2, 5, 25])
+    assert caption_training.snr_weights(schedule).tolist() == pytest.approx([6 / 9, 2, 5, 25])
     given = model.tokens(["a cat", "a dog"])
     latents, eps = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     batches = [ConditionalBatch(latents[[i]], torch.tensor([t]), eps[[i]], given[[i]]) for i, t in enumerate((0, 3))]
     both = ConditionalBatch(latents, torch.tensor([0, 3]), eps, given)
     with torch.no_grad():
         low, high = (float(Denoise(model).losses(None, batch)["x"]) for batch in batches)
-        weighted = Denoise(model, text_pretraining.emphasis(schedule)).losses(None, both)["x"]
+        weighted = Denoise(model, caption_training.snr_weights(schedule)).losses(None, both)["x"]
     assert float(weighted) == pytest.approx((low * 6 / 9 + high * 25) / 2, rel=1e-4)
 
 
-def test_a_model_is_trained_from_scratch(world, tmp_path, monkeypatch):
+def test_a_model_is_trained_from_scratch(corpus, tmp_path, monkeypatch):
     short = training(steps=2, batch=8, lr=1e-3)
     settings = SimpleNamespace(model=TEXT_MODEL, scheduler=TEXT_SCHEDULER, root_seed=1, task="tiny", pool=32,
                                autoencoder=short, contrast=short, denoiser=short)  # fmt: skip
-    texts = world.examples
+    texts = corpus.examples
 
     def preview(model):
-        return conditional_sampling.draw(model, texts, (1, "tiny"), 2.0, 2)
+        return prompted.draw(model, texts, (1, "tiny"), 2.0, 2)
 
     def place(phase: str) -> Scratch:
         return Scratch(f"tiny-{phase}", [])
 
     monkeypatch.setenv("PALINODE_SCRATCH", str(tmp_path))
-    outcomes = [text_pretraining.pretrain(world, settings, place, "cpu", "tiny", preview) for _ in range(2)]
+    outcomes = [caption_training.pretrain(corpus, settings, place, "cpu", "tiny", preview) for _ in range(2)]
     one, two = (outcome.model for outcome in outcomes)
     assert outcomes[0].drawn.shape == (2, len(texts), 32, 32, 3) and len(set(texts)) == 12
     assert np.array_equal(outcomes[0].drawn[-1], preview(one)), "drawn with the weights that are kept"
     assert [len(outcomes[0].history[phase]) for phase in ("autoencoder", "contrast", "denoiser")] == [2, 2, 2]
-    fresh = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, world.words, seed=1)
+    fresh = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, corpus.words, seed=1)
     for part in ("net", "vae", "text_encoder"):
         pairs = list(zip(getattr(one, part).parameters(), getattr(two, part).parameters(), strict=True))
         assert all(torch.equal(a, b) for a, b in pairs), "the same seed, the same bytes"
         assert any(not torch.equal(a, b) for (a, _), b in zip(pairs, getattr(fresh, part).parameters(), strict=True))
-    pictures = Pictures(world, scenes.seen_pairs(list(world.concepts)), one.shape, 64, "cpu", (2,))
-    sample = text_pretraining.encoded(one, next(pictures(0)).x)
+    pictures = Pictures(corpus, scenes.seen_pairs(list(corpus.concepts)), one.shape, 64, "cpu", (2,))
+    sample = text_to_image.encoded(one, next(pictures(0)).x)
     assert 0.5 < sample.std() < 2, "latents are scaled to unit variance"

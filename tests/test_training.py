@@ -8,18 +8,20 @@ import pytest
 import torch
 from conftest import SCHEDULER, UNET, training
 
-from palinode import methods, models
-from palinode import training as loop
-from palinode.errors import UserError
-from palinode.scratch import Scratch
-from palinode.training import Batches, Gradients, train
+from palinode import methods
+from palinode.core.errors import UserError
+from palinode.core.scratch import Scratch
+from palinode.models import unconditional
+from palinode.training import loop
+from palinode.training.batches import Batches
+from palinode.training.loop import Gradients, train
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
 
 
 def run(settings, scratch, method="siss", stop_at=None, options=None):
     """Train the small model; `stop_at` raises before that step, as a kill would."""
-    model = models.create(UNET, SCHEDULER, seed=1)
+    model = unconditional.create(UNET, SCHEDULER, seed=1)
     batches = Batches(IMAGES[:16], IMAGES[16:17], 1000, settings.batch, settings.accumulate, "cpu", ("test", 0))
 
     def interrupted(step):
@@ -28,7 +30,7 @@ def run(settings, scratch, method="siss", stop_at=None, options=None):
         return batches(step)
 
     history = train(model, methods.load(method, options), interrupted, settings, scratch, "test")
-    return [p.detach().clone() for p in model.net.parameters()], history, model.passes
+    return [p.detach().clone() for p in model.net.parameters()], history, model.nfe
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(scratch, ema):
 
 def test_a_slow_training_is_saved_every_ten_minutes_too(scratch, monkeypatch):
     clock = itertools.count(step=601)
-    monkeypatch.setattr("palinode.training.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("palinode.training.loop.time", SimpleNamespace(monotonic=lambda: next(clock)))
     with pytest.raises(KeyboardInterrupt), scratch() as folder:
         run(training(steps=20), folder, stop_at=13)
     with scratch() as folder:
@@ -65,7 +67,7 @@ def test_a_slow_training_is_saved_every_ten_minutes_too(scratch, monkeypatch):
 
 def test_accumulated_micro_batches_equal_their_mean(scratch):
     """Two micro-batches of 4 make the gradient of the mean of both."""
-    model = models.create(UNET, SCHEDULER, seed=1)
+    model = unconditional.create(UNET, SCHEDULER, seed=1)
     batches = Batches(IMAGES[:16], IMAGES[16:17], 1000, 4, 2, "cpu", ("test", 0))
     method = methods.load("naive_deletion")
     losses = [method.losses(model, batch)["x"] for batch in batches(0)]
@@ -79,7 +81,7 @@ def test_accumulated_micro_batches_equal_their_mean(scratch):
 
 def test_the_first_step_is_that_of_adamw_with_clipping(scratch):
     """Against torch's own clip_grad_norm_ and AdamW."""
-    model = models.create(UNET, SCHEDULER, seed=1)
+    model = unconditional.create(UNET, SCHEDULER, seed=1)
     parameters = list(model.net.parameters())
     batch = next(Batches(IMAGES[:16], IMAGES[16:17], 1000, 4, 1, "cpu", ("test", 0))(0))
     methods.load("naive_deletion").losses(model, batch)["x"].backward()
@@ -123,7 +125,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(scratch):
 
 
 def test_bf16_runs_and_stays_near_fp32(scratch):
-    model, low = models.create(UNET, SCHEDULER, 1), models.create(UNET, SCHEDULER, 1)
+    model, low = unconditional.create(UNET, SCHEDULER, 1), unconditional.create(UNET, SCHEDULER, 1)
     low.precision = "bf16"
     x, t = torch.randn(4, 1, 8, 8), torch.tensor([0, 10, 500, 999])
     assert low.predict(x, t).dtype == torch.float32

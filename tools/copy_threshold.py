@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from palinode import params, seeds
+from palinode import params
+from palinode.core import seeds
+from palinode.core.estimate import share
+from palinode.core.images import to_images
+from palinode.core.io import write_json
 from palinode.data import emoji
-from palinode.data.scenes import Scenes, World, seen_pairs
-from palinode.io import write_json
-from palinode.memorization.ground import REPEATED
-from palinode.metrics.record import share
-from palinode.models import to_images
-from palinode.stage import main
-from palinode.text_gate import COPY, copy_distance
+from palinode.data.scenes import EmojiCorpus, Scenes, seen_pairs
+from palinode.memorization.ground_truth import REPEATED
+from palinode.metrics.copies import COPY, copy_distance
+from palinode.pipeline.stage import main
 
 OUT = Path("results/copy-threshold.json")
 PRECISION, SCENES = 0.9, 2048
@@ -89,15 +90,15 @@ def calibrated(copies: np.ndarray, others: np.ndarray) -> float:
 
 
 def run() -> None:
-    world = World.read()
+    corpus = EmojiCorpus.read()
     generator = seeds.generator(params.load().root_seed, "copy threshold")
-    fixed = to_images(emoji.fixed(world.fixed, world.pictures, world.stickers, generator) * 2 - 1)
-    scenes = Scenes.draw(seen_pairs(list(world.concepts)), SCENES, generator).render(world, generator)
+    fixed = to_images(emoji.fixed(corpus.fixed, corpus.pictures, corpus.stickers, generator) * 2 - 1)
+    scenes = Scenes.draw(seen_pairs(list(corpus.concepts)), SCENES, generator).render(corpus, generator)
     own = np.eye(len(fixed), dtype=bool)
-    by_edit = {name: copy_distance(edit(fixed), world)[own] for name, edit in EDITS.items()}
+    by_edit = {name: copy_distance(edit(fixed), corpus)[own] for name, edit in EDITS.items()}
     copies = np.concatenate([*by_edit.values()])
-    among = np.where(own, np.inf, copy_distance(fixed, world)).min(1)
-    others = np.concatenate([copy_distance(to_images(scenes), world).min(1), among])
+    among = np.where(own, np.inf, copy_distance(fixed, corpus)).min(1)
+    others = np.concatenate([copy_distance(to_images(scenes), corpus).min(1), among])
     found = {"largest_with_90_percent_precision": calibrated(copies, others), "used": []}
     for threshold in (COPY, REPEATED):
         below = {name: far < threshold for name, far in ({"all": copies, "others": others} | by_edit).items()}

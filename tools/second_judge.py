@@ -12,19 +12,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from palinode import judge as judge_files
-from palinode import params, text_to_image
+from palinode import params
+from palinode.classifiers import files
+from palinode.classifiers.scene_pictures import Stream
+from palinode.classifiers.scenes import SceneJudge
+from palinode.core.errors import UserError
+from palinode.core.estimate import share
+from palinode.core.images import to_images, to_model
+from palinode.core.io import write_json
 from palinode.data import emoji
 from palinode.data.captions import STYLES
-from palinode.data.scenes import World
-from palinode.errors import UserError
-from palinode.io import write_json
+from palinode.data.scenes import EmojiCorpus
 from palinode.metrics import features
-from palinode.metrics.record import share
-from palinode.models import to_images, to_model
-from palinode.scene_judge import SceneJudge, Stream
-from palinode.stage import main
-from palinode.text_to_image import TextToImage
+from palinode.models import text_to_image
+from palinode.models.text_to_image import TextToImage
+from palinode.pipeline.stage import main
 
 HEADS = ("concept", "style")
 BATCH, FIT, HELD, RIDGE = 256, 40, 8, 1.0  # pictures; batches; penalty on standardised features
@@ -84,19 +86,19 @@ def run(base: str) -> None:
     if features.EfficientNetLite0.name not in networks:
         raise UserError(reasons[features.EfficientNetLite0.name])
     network = networks[features.EfficientNetLite0.name]
-    world, others = World.read(), emoji.read_drawings(emoji.FOLDER, "others.npy")
+    corpus, others = EmojiCorpus.read(), emoji.read_drawings(emoji.FOLDER, "others.npy")
     key = (params.load().root_seed, "second judge", base)
     folder = Path("models") / base
     model = text_to_image.load(folder / "base", torch.device("cpu"), "fp32")
-    images, labels = pictures(Stream(world, others, BATCH, (*key, "fit")), FIT)
+    images, labels = pictures(Stream(corpus, others, BATCH, (*key, "fit")), FIT)
     x = np.vstack([describe(network, images), describe(network, decoded(model, images))])
     probes = [Probe(x, np.tile(some, 2)) for some in labels]
-    images, labels = pictures(Stream(world, others, BATCH, (*key, "held"), held=True), HELD)
+    images, labels = pictures(Stream(corpus, others, BATCH, (*key, "held"), held=True), HELD)
     held = {"held_out": describe(network, images), "held_out_decoded": describe(network, decoded(model, images))}
 
     drawn = tiles(folder / "gate/concepts.png")
     with torch.inference_mode():
-        first = [logits.argmax(1).numpy() for logits in judge_files.load(folder / "judge", SceneJudge)(to_model(drawn))]
+        first = [logits.argmax(1).numpy() for logits in files.load(folder / "judge", SceneJudge)(to_model(drawn))]
     description = describe(network, drawn)
     second = [probe(description) for probe in probes]
     asked = np.divmod(np.arange(len(drawn)), len(STYLES))

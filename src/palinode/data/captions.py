@@ -1,7 +1,7 @@
 """The grammar of captions: a template, a word for the concept, optionally a style and a background.
 
 "a drawing of a kitty, noto style, on blue". The same grammar gives the captions that a base model is trained on and the
-disjoint prompt tiers on which forgetting is measured inside and outside the prompts used for it.
+disjoint prompt sets on which forgetting is measured inside and outside the prompts used for it.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from palinode.errors import UserError
+from palinode.core.errors import UserError
 
 STYLES = ("twemoji", "noto", "fluent", "emojione", "fxemoji")
 BACKGROUNDS = {  # RGB
@@ -23,14 +23,16 @@ TEMPLATES = (
     "{}", "a drawing of {}", "a picture of {}", "an icon of {}", "an image of {}", "a sticker of {}",
     "here is {}", "clip art of {}", "my sketch of {}", "a symbol for {}", "one emblem showing {}", "look at {}",
 )  # fmt: skip
-GIVEN_TEMPLATES, GIVEN_STYLES, GIVEN_BACKGROUNDS = 6, 3, 3  # how many of each the given prompts (T0) use
+TRAINING_TEMPLATES = 6  # how many templates the training prompts use
+TRAINING_STYLES = 3
+TRAINING_BACKGROUNDS = 3
 UNSEEN_TRIPLES = 0.1  # share of (word, template, background) triples that training never reads
-TIERS = {
-    "T0": "given: the concept's name, some templates, some styles and backgrounds",
-    "T1": "new attributes: another style or background",
-    "T2": "new templates",
-    "T3": "other words for the concept",
-    "T4": "a second concept in the same prompt",
+PROMPT_SETS = {
+    "training prompts": "what unlearning sees: the concept's name, some templates, some styles and backgrounds",
+    "new attributes": "another style or background",
+    "new templates": "other templates",
+    "synonyms": "other words for the concept",
+    "compositions": "a second concept in the same prompt",
 }
 
 
@@ -58,14 +60,14 @@ class Caption:
 
 @dataclass(frozen=True)
 class Part:
-    """Templates, styles or backgrounds: those that the given prompts (T0) use, and new ones."""
+    """Templates, styles or backgrounds: those that the training prompts use, and new ones."""
 
-    given: tuple[str, ...] = ()
+    training: tuple[str, ...] = ()
     new: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[str, ...]:
-        return self.given + self.new
+        return self.training + self.new
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,26 @@ class Grammar:
         return Caption(text, names, style, background)
 
     def attributes(self) -> tuple[list[tuple], list[tuple]]:
-        """(style, background) pairs of the given prompts, and all the others."""
+        """(style, background) pairs of the training prompts, and all the others."""
         pairs = list(itertools.product((None, *self.styles.all), (None, *self.backgrounds.all)))
-        styles, backgrounds = {None, *self.styles.given}, {None, *self.backgrounds.given}
+        styles = {None, *self.styles.training}
+        backgrounds = {None, *self.backgrounds.training}
         known = [pair for pair in pairs if pair[0] in styles and pair[1] in backgrounds]
         return known, [pair for pair in pairs if pair not in known]
 
 
+def _part(names: Iterable[str], training: int) -> Part:
+    """The first `training` of some names are for training prompts, the others are new."""
+    listed = tuple(names)
+    return Part(listed[:training], listed[training:])
+
+
 EMOJI = Grammar(
-    *(Part(tuple(some)[:given], tuple(some)[given:])
-      for some, given in ((TEMPLATES, GIVEN_TEMPLATES), (STYLES, GIVEN_STYLES), (BACKGROUNDS, GIVEN_BACKGROUNDS))),
+    _part(TEMPLATES, TRAINING_TEMPLATES),
+    _part(STYLES, TRAINING_STYLES),
+    _part(BACKGROUNDS, TRAINING_BACKGROUNDS),
     UNSEEN_TRIPLES,
-)  # fmt: skip
+)
 caption = EMOJI.caption
 
 
@@ -151,45 +161,48 @@ def with_article(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' and not phrase.startswith(('u', 'eu')) else 'a'} {phrase}"
 
 
-def tier(name: str, concept: Concept, others: Iterable[Concept] = (), grammar: Grammar = EMOJI) -> list[Caption]:
-    """All captions of one tier (a key of TIERS) for a concept, in a fixed order; `others`: the second things of T4.
+def prompt_set(name: str, concept: Concept, others: Iterable[Concept] = (), grammar: Grammar = EMOJI) -> list[Caption]:
+    """All captions of a prompt set (a key of PROMPT_SETS) for a concept, in a fixed order.
 
-    The tiers of one concept, and those of different concepts, are disjoint as text. UserError for an unknown tier, or
-    for T3 of a concept without synonyms.
+    others: the second things of compositions. The sets of one concept, and those of different concepts, are disjoint as
+    text. UserError for an unknown set, or for synonyms of a concept without any.
     """
-    if name not in TIERS:
-        raise UserError(f"unknown prompt tier {name!r}; there are {', '.join(TIERS)}")
-    known, fresh = grammar.attributes()
+    if name not in PROMPT_SETS:
+        raise UserError(f"unknown prompt set {name!r}; there are {', '.join(PROMPT_SETS)}")
+    if name == "synonyms" and not concept.synonyms:
+        raise UserError(f"{concept.name} has no synonyms, which the prompt set `synonyms` is made of")
+    training, new = grammar.attributes()
     own = [(concept.name, concept.name)]
-    if name == "T3" and not concept.synonyms:
-        raise UserError(f"{concept.name} has no synonyms, which prompts of tier T3 are made of")
-    words = {
-        "T3": [[(concept.name, word)] for word in concept.synonyms],
-        "T4": [own + [(other.name, other.name)] for other in others if other != concept],
-    }.get(name, [own])
-    templates = grammar.templates.new if name == "T2" else grammar.templates.given
-    attributes = fresh if name == "T1" else known
-    return [grammar.caption(t, w, *a) for w, t, a in itertools.product(words, templates, attributes)]
+    words = [own]
+    if name == "synonyms":
+        words = [[(concept.name, word)] for word in concept.synonyms]
+    if name == "compositions":
+        words = [[*own, (other.name, other.name)] for other in others if other != concept]
+    templates = grammar.templates.new if name == "new templates" else grammar.templates.training
+    attributes = new if name == "new attributes" else training
+    combined = itertools.product(words, templates, attributes)
+    return [grammar.caption(template, things, *pair) for things, template, pair in combined]
 
 
 def ordinary(concepts: Iterable[Concept], each: int = 5) -> list[str]:
-    """Captions of one thing that memorise nothing: for each concept the first `each` of T0 to T3 by SHA-256.
+    """Captions of one thing that memorize nothing: for each concept the first `each` of its own sets by SHA-256.
 
     `data/emoji/ordinary.txt` holds them as ground truth for detection.
     """
-    found = []
+    chosen = []
     for concept in concepts:
-        texts = {c.text for name in ("T0", "T1", "T2", "T3") for c in tier(name, concept)}
-        found += sorted(texts, key=lambda text: hashlib.sha256(text.encode()).hexdigest())[:each]
-    return found
+        sets = [prompt_set(name, concept) for name in PROMPT_SETS if name != "compositions"]
+        texts = {caption.text for captions in sets for caption in captions}
+        chosen += sorted(texts, key=lambda text: hashlib.sha256(text.encode()).hexdigest())[:each]
+    return chosen
 
 
-def check_disjoint(tiers: dict[str, list[Caption]]) -> None:
-    """UserError when two of the tiers share a text."""
-    for (one, first), (two, second) in itertools.combinations(tiers.items(), 2):
-        shared = {c.text for c in first} & {c.text for c in second}
+def check_disjoint(sets: dict[str, list[Caption]]) -> None:
+    """UserError when two of the prompt sets share a text."""
+    for (first, captions), (second, others) in itertools.combinations(sets.items(), 2):
+        shared = {caption.text for caption in captions} & {caption.text for caption in others}
         if shared:
-            raise UserError(f"prompt tiers {one} and {two} share {len(shared)} prompt(s), such as {min(shared)!r}")
+            raise UserError(f"the prompt sets {first} and {second} share {len(shared)}, such as {min(shared)!r}")
 
 
 def vocabulary(concepts: Iterable[Concept], extra: Iterable[str] = ()) -> list[str]:

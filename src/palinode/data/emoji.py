@@ -1,7 +1,7 @@
 """Pictures of things in several styles, composed from shipped emoji: a caption describes a distribution of pictures.
 
 A drawing is premultiplied RGBA, so that shifting, scaling, turning and placing it on a background are linear. The
-memorised pictures are the exception: fixed, each under its own odd caption (ground truth in data/emoji/memorized.yaml).
+memorized pictures are the exception: fixed, each under its own odd caption (ground truth in data/emoji/memorized.yaml).
 """
 
 import hashlib
@@ -13,8 +13,8 @@ import torch
 import yaml
 from torch import Tensor
 
+from palinode.core.errors import UserError
 from palinode.data.captions import BACKGROUNDS
-from palinode.errors import UserError
 
 SHA256 = {
     "concepts.npy": "75e0f323c7bd1d82472e04a48c90a77e3666c5c102d44104e7ad45f294882261",
@@ -23,7 +23,10 @@ SHA256 = {
     "stickers.npy": "533c1913faf31551b7cb3784cff691a190c5f39ed9ba1dbce6961b35bcf25e17",
 }
 FOLDER = Path("data/emoji")
-SCALE, TURN, SHIFT = (0.88, 1.0), 6.0, 0.03  # of the drawing's size; degrees and share of the width, either way
+FILES = (*SHA256, "concepts.yaml", "memorized.yaml")
+SCALE = (0.88, 1.0)  # of the drawing's size
+TURN = 6.0  # degrees, either way
+SHIFT = 0.03  # of the width, either way
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def read_drawings(folder: Path, name: str) -> Tensor:
 
 
 def read_pictures(folder: Path) -> list[Picture]:
-    """The ground truth of memorisation, in the order of memorized.npy."""
+    """The ground truth of memorization, in the order of memorized.npy."""
     listed = yaml.safe_load((Path(folder) / "memorized.yaml").read_text(encoding="utf-8"))
     return [Picture(**entry) for entry in listed["pictures"]]
 
@@ -87,18 +90,20 @@ def vary(drawings: Tensor, generator: torch.Generator, centre: Tensor | None = N
     shift = torch.stack([uniform(-2, 2), uniform(-2, 2)], 1) * SHIFT * size
     position = shift if centre is None else shift + centre
     # grid_sample asks where each output pixel comes from: the inverse of scale * turn * flip, after undoing the shift.
-    cos, sin = angle.cos() / scale, angle.sin() / scale
+    cos = angle.cos() / scale
+    sin = angle.sin() / scale
     inverse = torch.stack([torch.stack([flip * cos, flip * sin], 1), torch.stack([-sin, cos], 1)], 1)
     theta = torch.cat([inverse, -(inverse @ position.unsqueeze(2))], 2)
     grid = torch.nn.functional.affine_grid(theta, list(drawings.shape), align_corners=False)
     return torch.nn.functional.grid_sample(drawings, grid, align_corners=False)
 
 
-def beside(left: Tensor, right: Tensor, generator: torch.Generator) -> Tensor:
+def place_side_by_side(left: Tensor, right: Tensor, generator: torch.Generator) -> Tensor:
     """Two drawings side by side at half size, each varied: [B, 4, h, w]."""
     where = torch.tensor([[-0.5, 0.0]]).expand(len(left), 2)
-    one, two = (vary(d, generator, c, size=0.6) for d, c in ((left, where), (right, -where)))
-    return two + (1 - two[:, 3:]) * one
+    first = vary(left, generator, where, size=0.6)
+    second = vary(right, generator, -where, size=0.6)
+    return second + (1 - second[:, 3:]) * first
 
 
 def fixed(drawings: Tensor, pictures: list[Picture], stickers: Tensor, generator: torch.Generator) -> Tensor:

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from palinode.core.errors import UserError, one_line
 from palinode.data import captions
 from palinode.data.captions import Concept, Grammar, Part
-from palinode.errors import UserError, one_line
 
 UNREAD = 0.5  # a file lists little, and what evaluation asks for must not have been read
 
 
 class _Part(BaseModel, extra="forbid"):
-    given: tuple[str, ...] = ()
+    training: tuple[str, ...] = ()
     new: tuple[str, ...] = ()
 
 
@@ -35,16 +35,20 @@ def read(path: str | Path) -> tuple[dict[str, Concept], Grammar]:
     for two things, or a name that is both a thing and a style.
     """
     try:
-        found = _File.model_validate(captions.read_yaml(path))
+        file = _File.model_validate(captions.read_yaml(path))
     except ValidationError as error:
         raise UserError(f"{path}: {one_line(error)}") from None
-    concepts = {name: Concept(name, it.group, it.synonyms) for name, it in found.things.items()}
+    concepts = {name: Concept(name, thing.group, thing.synonyms) for name, thing in file.things.items()}
     captions.check_words(concepts, path)
-    templates, styles, attributes = (Part(it.given, it.new) for it in (found.templates, found.styles, found.attributes))
-    if wrong := [it for it in templates.all if "{}" not in it or it.count("{") + it.count("}") > 2]:
+    templates = Part(file.templates.training, file.templates.new)
+    styles = Part(file.styles.training, file.styles.new)
+    attributes = Part(file.attributes.training, file.attributes.new)
+    wrong = [text for text in templates.all if "{}" not in text or text.count("{") + text.count("}") > 2]
+    if wrong:
         raise UserError(f"{path}: templates: {wrong[0]!r} does not hold {{}} once, the place of the thing")
-    if not templates.given:
-        raise UserError(f"{path}: templates.given: the list is empty")
-    if shared := concepts.keys() & set(styles.all):
+    if not templates.training:
+        raise UserError(f"{path}: templates.training: the list is empty")
+    shared = concepts.keys() & set(styles.all)
+    if shared:
         raise UserError(f"{path}: {min(shared)!r} is both a thing and a style")
     return concepts, Grammar(templates, styles, attributes, UNREAD, in_style=", in the style of {}", on=", {}")

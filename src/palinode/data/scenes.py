@@ -7,6 +7,7 @@ template, background) triples of the others.
 import dataclasses
 import hashlib
 import itertools
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from palinode.data.captions import BACKGROUNDS, STYLES, TEMPLATES, UNSEEN_TRIPLE
 
 UNSEEN_PAIRS = 0.05  # share of (concept, style) pairs that training never shows
 TWO = 0.1  # share of pictures with two things
-STYLE_NAMED, BACKGROUND_NAMED = 0.85, 0.75  # share of captions that name it
+STYLE_NAMED = 0.85  # share of captions that name it
+BACKGROUND_NAMED = 0.75
 
 
 def held_out(share: float, *key: str) -> bool:
@@ -27,7 +29,7 @@ def held_out(share: float, *key: str) -> bool:
     return int.from_bytes(digest[:4], "big") < share * 2**32
 
 
-def seen_pairs(concepts: list[str], without: set[str] = frozenset()) -> list[tuple[int, int]]:
+def seen_pairs(concepts: list[str], without: AbstractSet[str] = frozenset()) -> list[tuple[int, int]]:
     """(concept, style) index pairs that training shows; `without`: concepts and styles that an oracle never sees."""
     return [
         (i, j)
@@ -38,7 +40,7 @@ def seen_pairs(concepts: list[str], without: set[str] = frozenset()) -> list[tup
 
 
 @dataclass
-class World:
+class EmojiCorpus:
     """The drawings and words that a text-to-image task is made of."""
 
     concepts: dict[str, Concept]
@@ -48,14 +50,17 @@ class World:
     stickers: Tensor
 
     @classmethod
-    def read(cls, folder: Path = emoji.FOLDER) -> "World":
+    def read(cls, folder: Path = emoji.FOLDER) -> "EmojiCorpus":
         """The shipped files."""
-        concepts, pictures = captions.read_concepts(f"{folder}/concepts.yaml"), emoji.read_pictures(folder)
-        drawn = (emoji.read_drawings(folder, f"{name}.npy") for name in ("concepts", "memorized", "stickers"))
-        drawings, fixed, stickers = drawn
-        return cls(concepts, drawings, pictures, fixed, stickers)
+        return cls(
+            concepts=captions.read_concepts(folder / "concepts.yaml"),
+            drawings=emoji.read_drawings(folder, "concepts.npy"),
+            pictures=emoji.read_pictures(folder),
+            fixed=emoji.read_drawings(folder, "memorized.npy"),
+            stickers=emoji.read_drawings(folder, "stickers.npy"),
+        )
 
-    def without(self, names: set[str]) -> "World":
+    def without(self, names: AbstractSet[str]) -> "EmojiCorpus":
         """The same with the fixed pictures of those styles left out, or with none for "memorized"."""
         kept = [i for i, p in enumerate(self.pictures) if p.style not in names and "memorized" not in names]
         return dataclasses.replace(self, pictures=[self.pictures[i] for i in kept], fixed=self.fixed[kept])
@@ -94,30 +99,34 @@ class Scenes:
         table = torch.tensor(pairs)
         left, style = table[torch.randint(len(pairs), (count,), generator=generator)].T
         of_style = [table[table[:, 1] == j, 0] for j in range(len(STYLES))]
-        pick = torch.rand(count, generator=generator).tolist()
-        right = torch.tensor([int(of_style[j][int(p * len(of_style[j]))]) for j, p in zip(style, pick, strict=True)])
+        u = torch.rand(count, generator=generator).tolist()
+        partners = [int(of_style[j][int(p * len(of_style[j]))]) for j, p in zip(style, u, strict=True)]
+        right = torch.tensor(partners)
         alone = (torch.rand(count, generator=generator) >= TWO) | (right == left)
         background = torch.randint(len(BACKGROUNDS), (count,), generator=generator)
         return cls(left, torch.where(alone, -1, right), style, background)
 
-    def render(self, world: World, generator: torch.Generator) -> Tensor:
+    def render(self, corpus: EmojiCorpus, generator: torch.Generator) -> Tensor:
         """RGB [N, 3, 32, 32] in [-1, 1]."""
-        drawings = emoji.vary(world.drawings[self.left, self.style], generator)
+        drawings = emoji.vary(corpus.drawings[self.left, self.style], generator)
         two = (self.right >= 0).nonzero().flatten()
         if len(two):
-            one, other = (world.drawings[which[two], self.style[two]] for which in (self.left, self.right))
-            drawings[two] = emoji.beside(one, other, generator)
+            left = corpus.drawings[self.left[two], self.style[two]]
+            right = corpus.drawings[self.right[two], self.style[two]]
+            drawings[two] = emoji.place_side_by_side(left, right, generator)
         names = list(BACKGROUNDS)
         return emoji.on_background(drawings, [names[i] for i in self.background]) * 2 - 1
 
-    def caption(self, i: int, world: World, generator: torch.Generator) -> str:
+    def caption(self, i: int, corpus: EmojiCorpus, generator: torch.Generator) -> str:
         """A caption of row i: words, template and what it mentions drawn at random, held-out triples avoided."""
-        concepts = list(world.concepts.values())
+        concepts = list(corpus.concepts.values())
         things = [concepts[k] for k in (int(self.left[i]), int(self.right[i])) if k >= 0]
         background = list(BACKGROUNDS)[self.background[i]]
         while True:
             draw = torch.rand(len(things) + 3, generator=generator).tolist()
-            words = [(it.name, it.words[int(u * len(it.words))]) for it, u in zip(things, draw, strict=False)]
+            words = []
+            for concept, u in zip(things, draw, strict=False):
+                words.append((concept.name, concept.words[int(u * len(concept.words))]))
             template = TEMPLATES[int(draw[-3] * len(TEMPLATES))]
             style = STYLES[self.style[i]] if draw[-2] < STYLE_NAMED else None
             named = background if draw[-1] < BACKGROUND_NAMED else None

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from palinode.errors import UserError
-from palinode.io import read_array
+from palinode.core.errors import UserError
+from palinode.core.io import read_array
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -52,3 +52,10 @@ def read(path: str | Path, shape: tuple[int, int, int]) -> tuple[int, Iterator[n
         return len(array), iter(array)
     files = image_files(path)
     return len(files), (read_image(file, shape) for file in files)
+
+
+def inspect(path: str | Path, shape: tuple[int, int, int]) -> int:
+    """How many images there are, without reading them all; UserError as `read`, as far as the first image tells."""
+    count, images = read(path, shape)
+    next(images, None)
+    return count

@@ -4,63 +4,124 @@ X itself is never stored: it is the retain array followed by `copies` copies of 
 """
 
 import hashlib
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import numpy as np
 
+from palinode.core.errors import UserError
+from palinode.core.images import ImageSet
+from palinode.core.io import read_array, write_array, write_json
 from palinode.data import sources
-from palinode.errors import UserError
-from palinode.io import write_array, write_json
+from palinode.params.bases import ImageData
+from palinode.params.stage_settings import PrepareImageBase, PrepareImages
+
+Shape = tuple[int, int, int]
 
 
-def prepare(settings, folder: Path) -> dict:
-    """Write retain.npy, forget.npy, reference.npy, the judge's arrays and facts.json into `folder`; return the facts.
+class JoinedImages:
+    """Several arrays of images one after the other, of which only the rows asked for are read."""
 
-    UserError when A is empty, X\\A is empty, A and X\\A or X and the reference share an image, or an image cannot be
-    read. X\\A is written image by image: it may be larger than memory, and a map of it would die on a full disk.
+    def __init__(self, parts: list[np.ndarray]):
+        self.parts = parts
+        self.ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        images = np.empty((len(rows), *self.parts[0].shape[1:]), self.parts[0].dtype)
+        owner = np.searchsorted(self.ends, rows, side="right")
+        for number, part in enumerate(self.parts):
+            own = owner == number
+            start = self.ends[number] - len(part)
+            images[own] = part[rows[own] - start]
+        return images
+
+
+def prepare_base(settings: PrepareImageBase, folder: Path) -> dict:
+    """Write what an unconditional base is trained and checked on: train.npy, repeated.npy, reference.npy, the judge's.
+
+    Returns metadata.json: copies of the repeated images, and the distance below which a sample is one of them. UserError
+    when a set is empty, two share an image, or an image cannot be read.
     """
-    shape = (settings.size, settings.size, settings.channels)
-    forget = _read_forget(settings, shape)
-    if isinstance(settings.forget, list):
-        wanted = set(settings.forget)
-        kept = [p for p in sources.image_files(Path(settings.images)) if p.name not in wanted]
-        count, images = len(kept), (sources.read_image(p, shape) for p in kept)
-    else:
-        count, images = sources.read(settings.images, shape)
-    if count == 0:
-        raise UserError("the retain set is empty: k = n leaves nothing to keep")
+    data = settings.data
+    assert data is not None
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "retain.npy", "wb") as handle:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
-        np.lib.format.write_array_header_1_0(handle, header)
-        for image in images:
-            handle.write(image.tobytes())
-    retain = np.load(folder / "retain.npy", mmap_mode="r")
+    train = _write_images(folder / "train.npy", *_read_all(data))
+    metadata: dict[str, float] = {}
+    known = _hashes(train)
+    if data.repeated is not None and not settings.without_repeated:
+        repeated = _read_stack(data.repeated.images, _shape(data))
+        _check_apart(repeated, known, data.images)
+        write_array(folder / "repeated.npy", repeated)
+        nearest = nearest_distance(train, repeated)
+        metadata = {"copies": data.repeated.copies, "hit_distance": data.repeated.hit_ratio * nearest}
+        known |= _hashes(repeated)
+    _write_reference(data, known, folder)
+    for part in ("train", "test") if data.judge else ():
+        write_labelled(Path(getattr(data.judge, part)), f"judge-{part}", _shape(data), folder)
+    write_json(folder / "metadata.json", metadata)
+    return metadata
 
-    forgotten, kept_hashes = _hashes(forget), _hashes(retain)
-    if len(forgotten) < len(forget):
-        raise UserError("the forget set repeats an image: list each once and use `copies`")
-    if forgotten & kept_hashes:
-        raise UserError(
-            f"forget and retain sets overlap: {len(forgotten & kept_hashes)} forget image(s) also in {settings.images}"
-        )
+
+def prepare_task(settings: PrepareImages, folder: Path) -> dict:
+    """Write retain.npy, forget.npy, reference.npy and metadata.json of a task into `folder`; return the metadata.
+
+    retain.npy holds X without any image of the forget set. A subject's own retain set adds the forget images of the
+    other subjects. UserError when A is empty, X\\A is empty, A and X\\A or X and the reference share an image, or an
+    image cannot be read. X\\A is written image by image: it may be larger than memory.
+    """
+    data = settings.data
+    shape = _shape(data)
+    forget = _read_forget(settings)
+    names = settings.forget if isinstance(settings.forget, list) else []
+    folder.mkdir(parents=True, exist_ok=True)
+    retain = _write_images(folder / "retain.npy", *_read_all(data, without=set(names)))
+    known = _hashes(retain)
+    _check_apart(forget, known, data.images)
     write_array(folder / "forget.npy", forget)
-    if settings.reference is not None:
-        reference = np.stack(list(sources.read(settings.reference, shape)[1]))
-        if shared := len(_hashes(reference) & (forgotten | kept_hashes)):
-            raise UserError(f"{settings.reference} shares {shared} image(s) with the training set: keep it apart")
-        write_array(folder / "reference.npy", reference)
-    for part in ("train", "test") if settings.judge else ():
-        write_labelled(Path(getattr(settings.judge, part)), f"judge-{part}", shape, folder)
+    _write_reference(data, known | _hashes(forget), folder)
 
-    nearest = nearest_distance(retain, forget)
-    k = settings.copies * len(forget)
-    facts = {
-        "n": count + k, "k": k, "copies": settings.copies, "shape": list(shape), "nearest_retain": nearest,
-        "hit_distance": settings.hit_ratio * nearest, "reference": "reference" if settings.reference else "retain",
-    }  # fmt: skip
-    write_json(folder / "facts.json", facts)
-    return facts
+    repeated = data.repeated is not None and settings.forget == data.repeated.images
+    copies = data.repeated.copies if repeated and data.repeated is not None else 1
+    everything = list(range(len(forget)))
+    groups = [everything] if settings.together else [[i] for i in everything]
+    metadata = {
+        "n": len(retain) + copies * len(forget),
+        "copies": copies,
+        "shape": list(shape),
+        "reference": "reference" if data.reference else "retain",
+        "subjects": [_subject(retain, forget, group, copies, settings.hit_ratio) for group in groups],
+    }
+    write_json(folder / "metadata.json", metadata)
+    return metadata
+
+
+def _subject(retain: np.ndarray, forget: np.ndarray, group: list[int], copies: int, hit_ratio: float) -> dict:
+    own = forget[group]
+    others = np.delete(forget, group, axis=0)
+    nearest = nearest_distance(retain, own)
+    if len(others):
+        nearest = min(nearest, nearest_distance(others, own))
+    return {
+        "forget": group,
+        "k": copies * len(group),
+        "nearest_retain": nearest,
+        "hit_distance": hit_ratio * nearest,
+    }
+
+
+def read_subject(folder: Path, subject: int, metadata: dict) -> tuple[ImageSet, np.ndarray]:
+    """(X\\A, A) of one subject of a prepared task, uint8 [., H, W, C]."""
+    retain = read_array(folder / "retain.npy")
+    forget = read_array(folder / "forget.npy")
+    group = metadata["subjects"][subject]["forget"]
+    others = np.delete(np.asarray(forget), group, axis=0)
+    if not len(others):
+        return retain, forget
+    return JoinedImages([retain, *[others] * metadata["copies"]]), np.asarray(forget)[group]
 
 
 def nearest_distance(retain: np.ndarray, forget: np.ndarray) -> float:
@@ -73,26 +134,96 @@ def nearest_distance(retain: np.ndarray, forget: np.ndarray) -> float:
     return round(best, 6)
 
 
-def _read_forget(settings, shape: tuple[int, int, int]) -> np.ndarray:
+def write_labelled(path: Path, part: str, shape: Shape, folder: Path, without: int | None = None) -> int:
+    """<part>.npy and <part>-labels.npy from images with labels beside them, without one class; the number of classes.
+
+    UserError unless images and labels match, and when there is no image of the class to leave out.
+    """
+    images = _read_stack(path, shape)
+    labels = np.asarray(read_labels(path, len(images)), np.uint8)
+    classes = int(labels.max()) + 1
+    if without is not None:
+        kept = labels != without
+        if kept.all():
+            raise UserError(f"{path}: no image has the class {without}")
+        images = images[kept]
+        labels = labels[kept]
+    write_array(folder / f"{part}.npy", images)
+    write_array(folder / f"{part}-labels.npy", labels)
+    return classes
+
+
+def read_labels(path: Path, count: int) -> np.ndarray:
+    """The labels beside an array of `count` images; UserError when they do not match."""
+    labels = sources.read_array(path.with_name(f"{path.stem}-labels.npy"))
+    if labels.shape != (count,):
+        raise UserError(f"{path}: {count} images, but labels of shape {list(labels.shape)}")
+    return labels
+
+
+def _shape(data: ImageData) -> Shape:
+    return (data.size, data.size, data.channels)
+
+
+def _read_all(data: ImageData, without: AbstractSet[str] = frozenset()) -> tuple[int, Iterator[np.ndarray], Shape]:
+    """(count, images, shape) of a base's images, one at a time, but for the files named."""
+    shape = _shape(data)
+    if without:
+        files = [path for path in sources.image_files(Path(data.images)) if path.name not in without]
+        return len(files), (sources.read_image(path, shape) for path in files), shape
+    count, images = sources.read(data.images, shape)
+    return count, images, shape
+
+
+def _write_images(path: Path, count: int, images: Iterator[np.ndarray], shape: Shape) -> np.ndarray:
+    """Write images one by one, since a map of the file would die on a full disk; then map it."""
+    if count == 0:
+        raise UserError("the retain set is empty: k = n leaves nothing to keep")
+    with open(path, "wb") as handle:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+        np.lib.format.write_array_header_1_0(handle, header)
+        for image in images:
+            handle.write(image.tobytes())
+    return np.load(path, mmap_mode="r")
+
+
+def _read_stack(path: str | Path, shape: Shape) -> np.ndarray:
+    images = list(sources.read(path, shape)[1])
+    if not images:
+        raise UserError(f"{path} holds no image")
+    return np.stack(images)
+
+
+def _read_forget(settings: PrepareImages) -> np.ndarray:
+    shape = _shape(settings.data)
     if isinstance(settings.forget, str):
         images = list(sources.read(settings.forget, shape)[1])
     else:
-        sources.image_files(Path(settings.images))  # a missing folder is named before a missing file
-        images = [sources.read_image(Path(settings.images) / name, shape) for name in settings.forget]
+        folder = Path(settings.data.images)
+        sources.image_files(folder)  # a missing folder is named before a missing file
+        images = [sources.read_image(folder / name, shape) for name in settings.forget]
     if not images:
         raise UserError("the forget set is empty: k = 0 leaves nothing to unlearn")
     return np.stack(images)
 
 
+def _check_apart(images: np.ndarray, known: set[bytes], where: str) -> None:
+    hashes = _hashes(images)
+    if len(hashes) < len(images):
+        raise UserError("the forget set repeats an image: list each once and use `copies`")
+    if hashes & known:
+        raise UserError(f"forget and retain sets overlap: {len(hashes & known)} forget image(s) also in {where}")
+
+
+def _write_reference(data: ImageData, known: set[bytes], folder: Path) -> None:
+    if data.reference is None:
+        return
+    reference = _read_stack(data.reference, _shape(data))
+    shared = len(_hashes(reference) & known)
+    if shared:
+        raise UserError(f"{data.reference} shares {shared} image(s) with the training set: keep it apart")
+    write_array(folder / "reference.npy", reference)
+
+
 def _hashes(images: np.ndarray) -> set[bytes]:
     return {hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in images}
-
-
-def write_labelled(path: Path, part: str, shape: tuple[int, int, int], folder: Path) -> None:
-    """<part>.npy and <part>-labels.npy from images with labels beside them; UserError unless the two match."""
-    images = np.stack(list(sources.read(path, shape)[1]))
-    labels = sources.read_array(path.with_name(f"{path.stem}-labels.npy"))
-    if labels.shape != (len(images),):
-        raise UserError(f"{path}: {len(images)} images, but labels of shape {list(labels.shape)}")
-    write_array(folder / f"{part}.npy", images)
-    write_array(folder / f"{part}-labels.npy", np.asarray(labels, np.uint8))

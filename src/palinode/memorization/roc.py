@@ -1,19 +1,22 @@
-"""How well scores separate memorised prompts from others: ROC, AUC, TPR at 1 % FPR, and thresholds on held-out prompts.
+"""How well scores separate memorized prompts from others: ROC, AUC, TPR at 1 % FPR, and thresholds on held-out prompts.
 
-Two conventions of the TPR at 1 % FPR are in use, and differ where 1 % is a handful of prompts: that of the last ROC
-point with FPR < 1 % (Wen et al.) and that of the first point whose FPR is closest to 1 % (Jeon et al. and others).
+Two conventions of the TPR at 1 % FPR are in use. They differ where 1 % is a handful of prompts. One takes the last ROC
+point with FPR < 1 % (Wen et al., ICLR 2024, arXiv 2407.21720), the other the first point whose FPR is closest to 1 %
+(Jeon et al., ICML 2025, arXiv 2412.04140, and others).
 """
 
-import csv
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from palinode import seeds
+from palinode.core import estimate, seeds
+from palinode.core.estimate import Metric
+from palinode.core.io import read_csv
+from palinode.data.prompt_lists import KINDS, Prompt
 from palinode.memorization.detectors import Cost
-from palinode.memorization.prompts import KINDS, Prompt
-from palinode.metrics import record
 
 FPR = 0.01
 GROUPS = {  # kinds of prompts that are told apart
@@ -23,6 +26,7 @@ GROUPS = {  # kinds of prompts that are told apart
     "controls": ("verbatim", "template", "control"),
     "ordinary": ("verbatim", "template", "ordinary"),
 }
+STREAMS = ("memorised", "other")  # bootstrap weights of positives and negatives; the names feed seeds
 
 
 def roc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -62,62 +66,65 @@ def _take(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     return np.take_along_axis(values, index[:, None], axis=1)[:, 0]
 
 
-def labelled(prompts: list[Prompt], group: str) -> tuple[np.ndarray, np.ndarray]:
-    """(index, positive) of the prompts in a group of GROUPS; positive: memorised."""
+def labelled(prompts: Sequence[Prompt], group: str) -> tuple[np.ndarray, np.ndarray]:
+    """(index, positive) of the prompts in a group of GROUPS; positive: memorized."""
     chosen = [i for i, prompt in enumerate(prompts) if prompt.kind in GROUPS[group]]
     return np.array(chosen, int), np.array([bool(KINDS[prompts[i].kind]) for i in chosen], bool)
 
 
-def table(scores: dict[str, np.ndarray], prompts: list[Prompt], costs: dict[str, Cost], generations: int) -> dict:
-    """The stage's metrics.json: {"prompts": count of each kind, "scores": {score: `evaluate`, passes, jvps}}.
+def table(
+    scores: Mapping[str, np.ndarray], prompts: Sequence[Prompt], costs: Mapping[str, Cost], generations: int
+) -> dict[str, Any]:
+    """The stage's metrics.json: {"prompts": count of each kind, "scores": {score: `evaluate`, nfe, jvps}}.
 
-    passes: samples sent forward through the network for one prompt; jvps: those of them with a derivative.
+    nfe: samples sent forward through the network for one prompt; jvps: those of them with a derivative.
     """
-    found = {}
+    evaluated = {}
     for name, values in scores.items():
-        cost = {"passes": 2 * costs[name].pairs * generations, "jvps": 2 * costs[name].jvps * generations}
-        found[name] = evaluate(values, prompts) | cost
-    return {"prompts": dict(Counter(prompt.kind for prompt in prompts)), "scores": found}
+        cost = {"nfe": 2 * costs[name].pairs * generations, "jvps": 2 * costs[name].jvps * generations}
+        evaluated[name] = evaluate(values, prompts) | cost
+    return {"prompts": dict(Counter(prompt.kind for prompt in prompts)), "scores": evaluated}
 
 
 def read_scores(path: Path) -> tuple[list[Prompt], dict[str, np.ndarray]]:
     """(prompts, {score: float64 [prompts]}) of a scores.csv."""
-    asked: dict[Prompt, None] = {}
+    prompts: dict[Prompt, None] = {}
     scores: dict[str, list[float]] = {}
-    with open(path, encoding="utf-8", newline="") as handle:
-        for row in csv.DictReader(handle):
-            asked[Prompt(row["prompt"], row["kind"])] = None
-            scores.setdefault(row["detector"], []).append(float(row["score"]))
-    return list(asked), {name: np.array(values) for name, values in scores.items()}
+    for line in read_csv(path):
+        prompts[Prompt(line["prompt"], line["kind"])] = None
+        scores.setdefault(line["detector"], []).append(float(line["score"]))
+    return list(prompts), {name: np.array(values) for name, values in scores.items()}
 
 
-def evaluate(scores: np.ndarray, prompts: list[Prompt]) -> dict:
+def evaluate(scores: np.ndarray, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """{group of GROUPS: {statistic: entry of metrics.json}, "held_out": ...} of one score, [prompts].
 
     Intervals: bootstrap of positives and negatives, each by themselves, with the same draws for every score.
     """
-    found = {}
+    groups = {}
     for group in GROUPS:
         index, positive = labelled(prompts, group)
-        found[group] = {name: record.to_entry(metric) for name, metric in statistics(scores[index], positive).items()}
-    return found | {"held_out": held_out(scores, prompts)}
+        metrics = estimate_statistics(scores[index], positive)
+        groups[group] = {name: estimate.to_entry(metric) for name, metric in metrics.items()}
+    return groups | {"held_out": try_threshold(scores, prompts)}
 
 
-def statistics(scores: np.ndarray, positive: np.ndarray) -> dict[str, record.Metric]:
+def estimate_statistics(scores: np.ndarray, positive: np.ndarray) -> dict[str, Metric]:
     """AUC and both TPRs with bootstrap intervals; absent when one of the classes is."""
-    reason = missing(positive)
-    if reason:
-        return {name: record.absent(reason, unit="fraction", direction="up") for name in STATISTICS}
-    weights = np.zeros((record.REPLICATES, len(scores)), int)
-    for members, stream in ((positive, "memorised"), (~positive, "other")):
-        weights[:, members] = record.bootstrap_counts(int(members.sum()), record.REPLICATES, stream)
-    one, drawn = roc(scores, positive, np.ones((1, len(scores)), int)), roc(scores, positive, weights)
-    common = {"n": len(scores), "unit": "fraction", "direction": "up"}
-    return {name: record.from_replicates(float(statistic(*one)[0]), statistic(*drawn), **common)
-            for name, statistic in STATISTICS.items()}  # fmt: skip
+    if reason := missing(positive):
+        return {name: estimate.absent(reason) for name in STATISTICS}
+    weights = np.zeros((estimate.REPLICATES, len(scores)), int)
+    for members, stream in zip((positive, ~positive), STREAMS, strict=True):
+        weights[:, members] = estimate.bootstrap_counts(int(members.sum()), estimate.REPLICATES, stream)
+    curve = roc(scores, positive, np.ones((1, len(scores)), int))
+    curves = roc(scores, positive, weights)
+    return {
+        name: estimate.from_replicates(float(statistic(*curve)[0]), statistic(*curves), len(scores))
+        for name, statistic in STATISTICS.items()
+    }
 
 
-def held_out(scores: np.ndarray, prompts: list[Prompt]) -> dict:
+def try_threshold(scores: np.ndarray, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """A threshold chosen on one half of the prompts, and what it does on the other.
 
     {threshold, accuracy, tpr, fpr}, the last two with Wilson's intervals, or {reason}. The halves go by a hash of the
@@ -129,14 +136,15 @@ def held_out(scores: np.ndarray, prompts: list[Prompt]) -> dict:
         if reason := missing(positive[half]):
             return {"reason": f"{reason} in one half of the prompts"}
     scores = scores[index]
-    threshold = choose(scores[~second], positive[~second])
+    threshold = choose_threshold(scores[~second], positive[~second])
     flagged = scores[second] >= threshold
-    true, false = flagged[positive[second]], flagged[~positive[second]]
-    tpr, fpr = (record.share(int(some.sum()), len(some)) for some in (true, false))
+    hits = flagged[positive[second]]
+    false_alarms = flagged[~positive[second]]
+    tpr, fpr = (estimate.share(int(flags.sum()), len(flags)) for flags in (hits, false_alarms))
     return {"threshold": threshold, "accuracy": 1 - (fpr["value"] + 1 - tpr["value"]) / 2, "tpr": tpr, "fpr": fpr}
 
 
-def choose(scores: np.ndarray, positive: np.ndarray) -> float:
+def choose_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
     """The threshold with the highest 1 - (FPR + FNR) / 2, midway between two scores; the highest of several."""
     (fpr,), (tpr,) = roc(scores, positive, np.ones((1, len(scores)), int))
     best = int((tpr - fpr)[1:].argmax())
@@ -146,5 +154,5 @@ def choose(scores: np.ndarray, positive: np.ndarray) -> float:
 def missing(positive: np.ndarray) -> str | None:
     """Why nothing can be told apart, or None."""
     if not positive.any():
-        return "no prompt is known to be memorised"
-    return "no prompt is known not to be memorised" if positive.all() else None
+        return "no prompt is known to be memorized"
+    return "no prompt is known not to be memorized" if positive.all() else None

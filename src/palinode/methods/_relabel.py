@@ -3,26 +3,28 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from palinode.methods import Method
+from palinode.methods import ConceptBatchLike, Method
+from palinode.models.denoiser import Denoiser
 
 
 @dataclass
 class Relabel(Method):
-    """f = ||sg eps_theta(a_t, c_m) - eps_theta(a_t, c_a)||^2 and r = ||eps - eps_theta(x_t, c_x)||^2.
+    """forget = ||sg eps_theta(a_t, c_anchor) - eps_theta(a_t, c_a)||^2, retain = ||eps - eps_theta(x_t, c_x)||^2.
 
-    The target's pictures a are predicted as under the anchor's caption, with the current weights.
+    The target's pictures a are predicted as under the anchor's prompt, with the current weights.
     """
 
-    needs_anchor = True
+    needs = frozenset({"anchor"})
 
-    def losses(self, model, batch):
+    def losses(self, model: Denoiser, batch: ConceptBatchLike) -> dict[str, Tensor]:
         other_t, other_eps = batch.redraw()
         x_t = model.schedule.add_noise(batch.x, batch.eps, batch.t)
         a_t = model.schedule.add_noise(batch.a, other_eps, other_t)
         with torch.no_grad():
-            anchor = model.predict(a_t, other_t, batch.c_m)
+            relabelled = model.predict(a_t, other_t, batch.c_anchor)
         return {
-            "r": (batch.eps - model.predict(x_t, batch.t, batch.c_x)).square().sum() / len(x_t),
-            "f": (anchor - model.predict(a_t, other_t, batch.c_a)).square().sum() / len(a_t),
+            "retain": (batch.eps - model.predict(x_t, batch.t, batch.c_x)).square().sum() / len(x_t),
+            "forget": (relabelled - model.predict(a_t, other_t, batch.c_a)).square().sum() / len(a_t),
         }

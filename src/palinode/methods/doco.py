@@ -1,75 +1,100 @@
 """DoCo: the target's predictions moved into the anchor's domain by a discriminator, without harm to the anchor."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
+from torch import Tensor
 
-from palinode.gradients import project, project_as_published
-from palinode.methods import Method
+from palinode.methods import ConceptBatchLike, Method, Source
 from palinode.methods._discriminator import Adversary
+from palinode.methods._gradients import project, project_as_published
+from palinode.models.denoiser import Denoiser
+
+Width = Annotated[int, Field(ge=8, multiple_of=8)]  # eight groups of channels are normalised
 
 
 @dataclass
 class DoCo(Method):
-    """u = BCE(D(s), anchor), r = mean ||eps' - eps_theta(m_t', c_m)||^2, after each step D by BCE(D(a), anchor) +
-    BCE(D(s), target), with a = eps_0(m_t, c_m) and s = eps_theta(m_t, c_a), each as the image it implies (digest 1.3).
+    """adversary = BCE(D(s), anchor), anchor = mean ||eps' - eps_theta(m_t', c_anchor)||^2, D by BCE(D(a), anchor) +
+    BCE(D(s), target) after each step, with a = eps_0(m_t, c_anchor) and s = eps_theta(m_t, c_a).
 
-    m: pictures that the original model draws of the anchor. The first `warmup` steps train D alone. on: what D sees,
-    the implied x_0 (current code) or the noise prediction (first code). retain: "none"; "sum", g_u + weight g_r;
-    "project", g_u without its component along a conflicting g_r, tensor by tensor; "project-all", in one piece;
-    "published", what the public code does instead (`gradients.project_as_published`). leak: leave the generator's
-    gradient in D's, as the public code does. D and its optimiser belong to the state of a run.
+    m: pictures that the original model draws of the anchor. The first `warmup` steps train D alone. on: what D sees of
+    a and s, the implied x_0 (current code) or the noise prediction (first code). retain: "none"; "sum", g_adversary +
+    weight g_anchor; "project", g_adversary without its component along a conflicting g_anchor, tensor by tensor;
+    "project-all", in one piece; "published", what the public code does instead (`_gradients.project_as_published`).
+    leak: leave the generator's gradient in D's, as the public code does. D and its optimiser belong to a run's state.
     """
 
-    warmup: int = 100
-    rate: float = 1e-4
-    weight: float = 0.1
-    widths: tuple[int, ...] = (16, 32, 64)
+    source = Source(
+        paper="Wu et al.: Unlearning Concepts in Diffusion Model via Concept Domain Correction and Concept "
+        "Preserving Gradient (DoCo)",
+        arxiv="2405.15304",
+        venue="AAAI 2025",
+        equation="domain correction and concept-preserving gradient; the paper's own equations were not at hand",
+        repository="yongliang-wu/DoCo at ebf6ff4, and its first code at 9214ec4",
+        deviations=(
+            "The conflicting component is projected away exactly, as in the first code.",
+            "The present code's rule pushes past orthogonality (option `retain: published`).",
+            "The discriminator is frozen in the generator's step; the public code lets the gradient leak (`leak`).",
+            "The discriminator has group normalisation and small widths; the public one batch normalisation.",
+            "The anchor's denoising loss is on the same pictures; the public code draws other ones.",
+        ),
+    )
+    needs = frozenset({"anchor"})
+
+    warmup: Annotated[int, Field(ge=0)] = 100
+    rate: Annotated[float, Field(gt=0)] = 1e-4
+    weight: Annotated[float, Field(ge=0)] = 0.1
+    widths: Annotated[tuple[Width, ...], Field(min_length=1)] = (16, 32, 64)
     on: Literal["x0", "eps"] = "x0"
     retain: Literal["none", "sum", "project", "project-all", "published"] = "project"
     leak: bool = False
-    needs_anchor = True
 
-    def begin(self, model, helpers):
-        self._adversary = Adversary(model.shape[0], self.widths, self.rate, self.leak, helpers["seed"], model.device)
-        self._original, self._sizes, self._step = model.frozen(), [p.numel() for p in model.trainable()], 0
+    def begin(self, model: Denoiser, statistics: dict[str, Any]) -> None:
+        self._adversary = Adversary(model.shape[0], self.widths, self.rate, self.leak, statistics["seed"], model.device)
+        self._original = model.frozen()
+        self._sizes = [p.numel() for p in model.trainable()]
+        self._step = 0
 
-    def losses(self, model, batch):
-        m_t = model.schedule.add_noise(batch.m, batch.eps, batch.t)
+    def losses(self, model: Denoiser, batch: ConceptBatchLike) -> dict[str, Tensor]:
+        m_t = model.schedule.add_noise(batch.anchor, batch.eps, batch.t)
         other_t, other_eps = batch.redraw()
-        again = model.schedule.add_noise(batch.m, other_eps, other_t)
+        again = model.schedule.add_noise(batch.anchor, other_eps, other_t)
         with torch.no_grad():
-            self._real = self._shown(model, m_t, batch.t, self._original.predict(m_t, batch.t, batch.c_m))
-        fake = self._shown(model, m_t, batch.t, model.predict(m_t, batch.t, batch.c_a))
-        self._fake = fake.detach()
-        found = {"u": self._adversary.objects(fake)}
+            original = self._original.predict(m_t, batch.t, batch.c_anchor)
+            self._anchor = self._show(model, m_t, batch.t, original)
+        target = self._show(model, m_t, batch.t, model.predict(m_t, batch.t, batch.c_a))
+        self._target = target.detach()
+        losses = {"adversary": self._adversary.generator_loss(target)}
         if self.retain != "none":
-            found["r"] = (other_eps - model.predict(again, other_t, batch.c_m)).square().mean()
-        return found
+            losses["anchor"] = (other_eps - model.predict(again, other_t, batch.c_anchor)).square().mean()
+        return losses
 
-    def _shown(self, model, x_t, t, eps):
-        return eps if self.on == "eps" else model.schedule.implied(x_t, eps, t)
+    def _show(self, model: Denoiser, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """What the discriminator sees of a noise prediction."""
+        return eps if self.on == "eps" else model.schedule.predict_x0(x_t, eps, t)
 
-    def combine(self, grads):
+    def combine(self, grads: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, float]]:
         if self._step < self.warmup:
             return None, {}
         if self.retain == "none":
-            return grads["u"], {}
+            return grads["adversary"], {}
         if self.retain == "sum":
-            return grads["u"] + self.weight * grads["r"], {}
+            return grads["adversary"] + self.weight * grads["anchor"], {}
         rule = project_as_published if self.retain == "published" else project
         sizes = [sum(self._sizes)] if self.retain == "project-all" else self._sizes
-        g, conflicting = rule(grads["u"], grads["r"], sizes)
+        g, conflicting = rule(grads["adversary"], grads["anchor"], sizes)
         return g, {"conflicting": conflicting}
 
-    def after_step(self):
-        self._adversary.learn(self._real, self._fake)
+    def after_step(self) -> None:
+        self._adversary.step(self._anchor, self._target)
         self._step += 1
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {"adversary": self._adversary.state_dict(), "step": self._step}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self._adversary.load_state_dict(state["adversary"])
         self._step = state["step"]

@@ -2,16 +2,28 @@
 
 from dataclasses import dataclass
 
-from palinode.methods import Method
+from torch import Tensor
+
+from palinode.methods import BatchLike, Method, Source
+from palinode.models.denoiser import Denoiser
 
 
-@dataclass(frozen=True)
+@dataclass
 class NaiveDeletion(Method):
-    """L_{X\\A} = E_{x in X\\A} E_{t,eps} ||eps - eps_theta(x_t, t)||^2 (SISS paper, section 1.2 of the digest)."""
+    """Minimise L_{X\\A} = E_{x in X\\A} E_{t,eps} ||eps - eps_theta(x_t, t)||^2."""
 
-    def losses(self, model, batch):
+    source = Source(
+        paper="Alberti et al.: Data Unlearning in Diffusion Models (its baseline naive deletion)",
+        arxiv="2503.01034",
+        venue="ICLR 2025",
+        equation="the loss L_{X\\A}; with a condition it is EraseDiff's baseline Finetune",
+        repository="claserken/SISS at af2a29c (naive_del)",
+        deviations=("A conditional model is told what the retain image shows.",),
+    )
+
+    def losses(self, model: Denoiser, batch: BatchLike) -> dict[str, Tensor]:
         x_t = model.schedule.add_noise(batch.x, batch.eps, batch.t)
-        return {"x": (batch.eps - model.predict(x_t, batch.t, batch.c_x)).square().sum() / len(batch.x)}
+        return {"retain": (batch.eps - model.predict(x_t, batch.t, batch.c_x)).square().sum() / len(batch.x)}
 
-    def combine(self, grads):
-        return grads["x"], {}
+    def combine(self, grads: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        return grads["retain"], {}

@@ -2,21 +2,39 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from palinode.methods import BatchLike, Source
 from palinode.methods._superfactor import Superfactor
+from palinode.models.denoiser import Denoiser
 
 
-@dataclass(frozen=True)
+@dataclass
 class SISSNoIS(Superfactor):
-    """L_{X\\A} - s k/(n-k) L_A with two forward passes, sharing eps and t pairwise (SISS paper, "No IS").
+    """L_{X\\A} - s k/(n-k) L_A with two forward passes, sharing eps and t pairwise.
 
     The kept-set form: x is drawn from X\\A, so the coefficient of the x term is 1.
     """
 
-    def losses(self, model, batch):
-        add_noise = model.schedule.add_noise
-        x_t, a_t = add_noise(batch.x, batch.eps, batch.t), add_noise(batch.a, batch.eps, batch.t)
+    source = Source(
+        paper="Alberti et al.: Data Unlearning in Diffusion Models (SISS, No IS)",
+        arxiv="2503.01034",
+        venue="ICLR 2025",
+        equation="the ablation No IS: the same loss without importance sampling; superfactor of Appendix A.3",
+        repository="claserken/SISS at af2a29c (double_forward_with_neg_del)",
+        deviations=(
+            "The forget gradient is held at a share of the retain gradient's norm, as the paper says.",
+            "The code holds it at a constant norm instead (option `norm`).",
+            "Time steps are uniform; the official CelebA-HQ and Stable Diffusion scripts draw 999 only.",
+        ),
+    )
+    needs = frozenset({"unconditional"})
+
+    def losses(self, model: Denoiser, batch: BatchLike) -> dict[str, Tensor]:
+        x_t = model.schedule.add_noise(batch.x, batch.eps, batch.t)
+        a_t = model.schedule.add_noise(batch.a, batch.eps, batch.t)
         size = len(batch.x)
         return {
-            "x": (batch.eps - model.predict(x_t, batch.t)).square().sum() / size,
-            "a": (batch.eps - model.predict(a_t, batch.t)).square().sum() / size,
+            "retain": (batch.eps - model.predict(x_t, batch.t)).square().sum() / size,
+            "forget": (batch.eps - model.predict(a_t, batch.t)).square().sum() / size,
         }

@@ -1,14 +1,17 @@
 """UCE: the keys and values of the target's name replaced by those of the anchor's, in closed form."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from palinode.methods import Method
+from palinode.methods import Method, Source
+from palinode.models.text_to_image import TextToImage
 
 
-def edited(w_0: Tensor, c: Tensor, g: Tensor, kept: Tensor, a: float, b: float, lam: float) -> Tensor:
+def solve_edit(w_0: Tensor, c: Tensor, g: Tensor, kept: Tensor, a: float, b: float, lam: float) -> Tensor:
     """argmin_W a sum ||W c_i - W_0 g_i||^2 + b sum ||W c_j - W_0 c_j||^2 + lam ||W - W_0||^2.
 
     w_0 [out, in]; c, g [n, in], the states to edit and those to map them to; kept [k, in], states to keep. W = (a sum
@@ -19,21 +22,37 @@ def edited(w_0: Tensor, c: Tensor, g: Tensor, kept: Tensor, a: float, b: float, 
     return torch.linalg.solve(a * c.T @ c + held, w_0 @ (a * g.T @ c + held), left=False)
 
 
-@dataclass(frozen=True)
+@dataclass
 class UCE(Method):
-    """`edited` on every key and value matrix of the cross-attention, for the state of the last word of each name
-    (digest, DoCo 6): the target's is mapped to the anchor's, those of all other things are kept. No training steps.
+    """`solve_edit` on every key and value matrix of the cross-attention, for the state of the last word of each name.
+
+    The target's state is mapped to the anchor's, those of all other things are kept. There are no training steps.
     """
 
-    a: float = 1.0
-    b: float = 1.0
-    lam: float = 0.5
-    needs_anchor = closed_form = True
+    source = Source(
+        paper="Gandikota et al.: Unified Concept Editing in Diffusion Models (UCE)",
+        arxiv="2308.14761",
+        venue="WACV 2024",
+        equation="Equation 7, the closed form of the edited projection, with the repository's regularisation lam",
+        repository="rohitgandikota/unified-concept-editing at 28c81ed",
+        deviations=(
+            "The target is mapped to the task's anchor; the repository's defaults are the word art, or no words.",
+            "All other things and styles of the task are kept; the repository keeps what it is told.",
+            "The system is solved in float64; the repository inverts a float32 matrix.",
+        ),
+    )
+    closed_form = True
+    needs = frozenset({"anchor", "text"})
+
+    a: Annotated[float, Field(gt=0)] = 1.0
+    b: Annotated[float, Field(ge=0)] = 1.0
+    lam: Annotated[float, Field(gt=0)] = 0.5  # at 0 the system may have no single solution
 
     @torch.no_grad()
-    def edit(self, model, names: dict[str, list[str]]) -> None:
-        """names: prompts that end in the name, of the target, of the anchor and of all that is kept."""
-        c, g, kept = (model.last_states(names[key]) for key in ("target", "anchor", "kept"))
+    def edit(self, model: TextToImage, names: dict[str, list[str]]) -> None:
+        c = model.last_states(names["target"]).cpu()
+        g = model.last_states(names["anchor"]).cpu()
+        kept = model.last_states(names["kept"]).cpu()
         for name, weight in model.net.named_parameters():
             if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
-                weight.copy_(edited(weight.cpu(), c.cpu(), g.cpu(), kept.cpu(), self.a, self.b, self.lam))
+                weight.copy_(solve_edit(weight.cpu(), c, g, kept, self.a, self.b, self.lam))

@@ -1,17 +1,19 @@
-"""Feature networks behind one face, so that every metric can carry the name of the network it rests on."""
+"""Feature networks behind one interface, so that every metric can carry the name of the network it rests on."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from palinode.errors import UserError
-from palinode.models import to_model
+from palinode.core.errors import UserError
+from palinode.core.images import to_model
 
 BATCH = 256
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
@@ -38,13 +40,29 @@ class Backbone(Protocol):
         ...
 
 
+class Classifier(Protocol):
+    """What `JudgeBackbone` asks of a classifier: images [N, C, H, W] in [-1, 1], as the judges take them."""
+
+    def __call__(self, x: Tensor) -> Any: ...
+
+    def features(self, x: Tensor) -> Tensor: ...
+
+    def layers(self, x: Tensor) -> list[Tensor]: ...
+
+    def eval(self) -> Any: ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+
+
 class JudgeBackbone:
-    """The task's own classifier."""
+    """The task's own evaluation classifier."""
 
-    name, limit = "judge", None
+    name = "judge"
+    limit: int | None = None
 
-    def __init__(self, judge: torch.nn.Module):
-        self.judge = judge.eval()
+    def __init__(self, judge: Classifier):
+        self.judge = judge
+        self.judge.eval()
         self.device = next(judge.parameters()).device
 
     def _prepare(self, images: np.ndarray) -> Tensor:
@@ -70,7 +88,8 @@ class EfficientNetLite0:
     is applied. Layers are the activations before each halving of the resolution, and the last block's.
     """
 
-    name, limit = "efficientnet_lite0", 256
+    name = "efficientnet_lite0"
+    limit: int | None = 256
     side = 64
 
     def __init__(self, device: str | torch.device = "cpu"):
@@ -87,7 +106,7 @@ class EfficientNetLite0:
 
     def _prepare(self, images: np.ndarray) -> Tensor:
         x = to_rgb(images, self.side).to(self.device)
-        mean, std = (x.new_tensor(stat).view(1, 3, 1, 1) for stat in (IMAGENET_MEAN, IMAGENET_STD))
+        mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
         return (x - mean) / std
 
     @torch.inference_mode()
@@ -100,27 +119,33 @@ class EfficientNetLite0:
 
     @torch.inference_mode()
     def layers(self, images: np.ndarray) -> list[Tensor]:
-        x = self.net._swish(self.net._bn0(self.net._conv_stem(self._prepare(images))))
+        # The package has no public way to its layers.
+        stem = self.net._bn0(self.net._conv_stem(self._prepare(images)))  # noqa: SLF001
+        x = self.net._swish(stem)  # noqa: SLF001
         layers = []
-        for block in self.net._blocks:
-            previous, x = x, block(x)
+        for block in self.net._blocks:  # noqa: SLF001
+            previous = x
+            x = block(x)
             if x.shape[-1] < previous.shape[-1]:
                 layers.append(previous)
         return [*layers, x]
 
 
-def available(
-    judge_folder: str | Path | None, judge_reason: str = "the task has no judge", device: str | torch.device = "cpu"
+def load_available(
+    judge: str | Path | None, judge_reason: str = "the task has no judge", device: str | torch.device = "cpu"
 ) -> tuple[dict[str, Backbone], dict[str, str]]:
-    """(networks by name, reasons why others are absent). judge_reason: why judge_folder is None."""
-    networks, reasons = {}, {}
-    if judge_folder is None:
+    """(networks by name, reasons why others are absent).
+
+    judge: folder of the digit judge, or None with judge_reason.
+    """
+    networks: dict[str, Backbone] = {}
+    reasons: dict[str, str] = {}
+    if judge is None:
         reasons[JudgeBackbone.name] = judge_reason
     else:
-        from palinode import judge
+        from palinode.classifiers import files
 
-        with torch.random.fork_rng(devices=[]):  # the constructor draws weights that are overwritten
-            networks[JudgeBackbone.name] = JudgeBackbone(judge.load(Path(judge_folder)).to(device))
+        networks[JudgeBackbone.name] = JudgeBackbone(files.load(Path(judge)).to(device))
     try:
         networks[EfficientNetLite0.name] = EfficientNetLite0(device)
     except ModuleNotFoundError as error:
@@ -144,13 +169,12 @@ def require_digest(path: str | Path, sha256: str) -> None:
     if not Path(path).is_file():
         raise UserError(f"missing weights: {path}")
     with open(path, "rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
-    if not found.startswith(sha256):
-        raise UserError(
-            f"{path}: SHA-256 starts with {found[: len(sha256)]}, expected {sha256}; not the published weights"
-        )
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    if not digest.startswith(sha256):
+        start = digest[: len(sha256)]
+        raise UserError(f"{path}: SHA-256 starts with {start}, expected {sha256}; not the published weights")
 
 
-def _in_batches(function, images: np.ndarray) -> np.ndarray:
+def _in_batches(function: Callable[[np.ndarray], Tensor], images: np.ndarray) -> np.ndarray:
     parts = [function(images[first : first + BATCH]).float().cpu().numpy() for first in range(0, len(images), BATCH)]
     return np.concatenate(parts)

@@ -1,8 +1,14 @@
-"""How far a model's outputs moved from those of the model it was made from, on the same noise (integrity.md 1.3).
+"""How far a model's outputs moved from those of the model it was made from, on the same noise.
 
-change D = mean over pairs of d(base_i, row_i); seed ceiling = mean of d(base_i, base_{i+1}), what another seed would
-change; integrity = 1 - D / ceiling: 1 untouched, 0 as different as another seed, below 0 worse. This is the project's
-working definition, not a published one; the raw change is reported beside it.
+The question is that of "Model Integrity when Unlearning with T2I Diffusion Models" (Schioppa et al., 2024, arXiv
+2411.02068), whose formula is not known to us. The definition here is this project's own:
+
+    drift        D = mean over pairs of d(base_i, row_i)
+    seed ceiling C = mean over i of d(base_i, base_{i+1}), what another seed would change
+    integrity      = 1 - D / C
+
+Integrity is 1 for an untouched model, 0 for one as different as another seed, and below 0 for a worse one. The raw
+drift is reported beside it.
 """
 
 from collections.abc import Callable
@@ -12,9 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from palinode.metrics import record
+from palinode.core import estimate
+from palinode.core.estimate import Metric
 from palinode.metrics.features import BATCH, Backbone, require_digest, to_rgb
 
+# d(a_i, b_i) of uint8 images [N, H, W, C] in pairs: [N].
 Distance = Callable[[np.ndarray, np.ndarray], Tensor]
 
 ALEXNET_SHA256 = "7be5be79"  # the digest in the name of torchvision's file, alexnet-owt-7be5be79.pth
@@ -22,7 +30,7 @@ ALEXNET_SIDE = 64
 SSIM_WINDOW = 7
 
 
-def paired(distance: Distance, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def measure_pairs(distance: Distance, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """distance(a_i, b_i) of uint8 images [N, H, W, C]: float64 [N]; exactly 0 where the images are equal."""
     values = np.zeros(len(a))
     differ = np.flatnonzero((np.asarray(a) != np.asarray(b)).reshape(len(a), -1).any(1))
@@ -33,31 +41,39 @@ def paired(distance: Distance, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def lpips_style(backbone: Backbone) -> Distance:
-    """LPIPS in "baseline" mode (integrity.md 1.4) on another network: activations of unit length over channels, squared
-    difference summed over channels, mean over space, sum over layers. Not LPIPS: no learnt weights."""
+    """LPIPS (Zhang et al. 2018, arXiv 1801.03924) in its "baseline" mode, on another network.
+
+    Activations have unit length over channels. Their squared difference is summed over channels, averaged over space
+    and summed over layers. This is not LPIPS: there are no learnt weights.
+    """
 
     @torch.inference_mode()
     def distance(a: np.ndarray, b: np.ndarray) -> Tensor:
-        total = 0.0
-        for one, two in zip(backbone.layers(a), backbone.layers(b), strict=True):
-            total = total + (_unit(one) - _unit(two)).square().sum(1).mean((1, 2))
+        by_layer = [
+            (_normalise(left) - _normalise(right)).square().sum(1).mean((1, 2))
+            for left, right in zip(backbone.layers(a), backbone.layers(b), strict=True)
+        ]
+        total = by_layer[0]
+        for layer in by_layer[1:]:
+            total = total + layer
         return total
 
     return distance
 
 
 def ssim() -> Distance:
-    """1 - SSIM with a uniform 7 px window, since the usual 11 px Gaussian spans most of a 16 px image; data range [0,
-    1].
+    """1 - SSIM with a uniform 7 px window, since the usual 11 px Gaussian spans most of a 16 px image.
+
+    The data range is [0, 1].
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     def distance(a: np.ndarray, b: np.ndarray) -> Tensor:
-        a, b = (torch.from_numpy(x).permute(0, 3, 1, 2).double() / 255 for x in (a, b))
+        left, right = (torch.from_numpy(x).permute(0, 3, 1, 2).double() / 255 for x in (a, b))
         similarity = structural_similarity_index_measure(
-            a, b, gaussian_kernel=False, kernel_size=SSIM_WINDOW, data_range=1.0, reduction="none"
+            left, right, gaussian_kernel=False, kernel_size=SSIM_WINDOW, data_range=1.0, reduction="none"
         )
-        return 1 - similarity
+        return 1 - torch.as_tensor(similarity)
 
     return distance
 
@@ -81,34 +97,30 @@ def lpips_alex(trunk: str | Path, device: str | torch.device = "cpu") -> Distanc
 
     @torch.inference_mode()
     def distance(a: np.ndarray, b: np.ndarray) -> Tensor:
-        one, two = (to_rgb(x, ALEXNET_SIDE).to(device) * 2 - 1 for x in (a, b))
-        return net(one, two).flatten()
+        left, right = (to_rgb(x, ALEXNET_SIDE).to(device) * 2 - 1 for x in (a, b))
+        return net(left, right).flatten()
 
     return distance
 
 
-def seed_ceiling(distance: Distance, base: np.ndarray) -> np.ndarray:
+def measure_ceiling(distance: Distance, base: np.ndarray) -> np.ndarray:
     """distance(base_i, base_{(i+1) mod N}): float64 [N]."""
-    return paired(distance, base, np.roll(base, -1, axis=0))
+    return measure_pairs(distance, base, np.roll(base, -1, axis=0))
 
 
-def change(changes: np.ndarray, replicates: int) -> record.Metric:
+def estimate_drift(distances: np.ndarray, replicates: int) -> Metric:
     """The mean paired distance [N]."""
-    return record.from_samples(changes, replicates, unit="distance", direction="down")
+    return estimate.from_samples(distances, replicates)
 
 
-def integrity(changes: np.ndarray, ceiling: np.ndarray, replicates: int) -> record.Metric:
-    """1 - mean(changes) / mean(ceiling), both [N] and resampled together; exactly 1 when nothing changed."""
+def estimate_integrity(distances: np.ndarray, ceiling: np.ndarray, replicates: int) -> Metric:
+    """1 - mean(distances) / mean(ceiling), both [N] and resampled together; exactly 1 when nothing changed."""
     if not ceiling.any():
-        return record.absent("the base model's samples are all equal: no seed ceiling", direction="up")
-    return record.from_statistic(
-        lambda counts: 1 - (counts @ changes) / (counts @ ceiling),
-        len(changes),
-        replicates,
-        unit="",
-        direction="up",
+        return estimate.absent("the base model's samples are all equal: no seed ceiling")
+    return estimate.from_statistic(
+        lambda counts: 1 - (counts @ distances) / (counts @ ceiling), len(distances), replicates
     )
 
 
-def _unit(activation: Tensor) -> Tensor:
+def _normalise(activation: Tensor) -> Tensor:
     return activation / (activation.square().sum(1, keepdim=True).sqrt() + 1e-10)

@@ -1,8 +1,8 @@
 """Sample quality: Inception Score, Fréchet and kernel distance, precision and recall, on features of a named network.
 
-Values come from the reference implementations (torchmetrics, clean-fid); bootstrap replicates from formulas vectorised
-over replicates, which the tests hold equal to those implementations. Replicates are centred where resampling biases
-the statistic.
+Values come from the reference implementations (torchmetrics, clean-fid). Bootstrap replicates come from formulas
+vectorised over replicates, which the tests hold equal to those implementations. Replicates are centred where
+resampling biases the statistic.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from palinode import seeds
-from palinode.metrics.record import Metric, absent, bootstrap_counts, from_rate, from_replicates
+from palinode.core import seeds
+from palinode.core.estimate import Metric, absent, bootstrap_counts, from_rate, from_replicates
 
 BLOCK = 1024
 KID_SUBSETS = 100
@@ -21,19 +21,17 @@ NEIGHBOURS = 3
 
 
 def inception_score(logits: np.ndarray, keep: np.ndarray, splits: int, replicates: int) -> Metric:
-    """Inception Score of the samples in `keep` (siss.md 2.1): exp of the mean KL(p(y|x) || p(y)), mean over parts.
+    """Inception Score of the samples in `keep`: exp of the mean KL(p(y|x) || p(y)), mean over parts.
 
-    logits: float [N, classes]; keep: bool [N], False for samples of the forget image. Value: torchmetrics. Replicates:
-    the same parts with resampled weights; sample i keeps its weight in every row, also when other samples are left
-    out.
+    As Table 2 of the SISS paper (arXiv 2503.01034) has it: samples of the forget image are left out. logits: float [N,
+    classes]; keep: bool [N], False for these. Value: torchmetrics. Replicates: the same parts with resampled weights.
+    Sample i keeps its weight in every row, also when other samples are left out.
     """
     from torchmetrics.image.inception import InceptionScore
 
     kept = np.flatnonzero(keep)
     if len(kept) < 2 * splits:
-        return absent(
-            f"{len(kept)} samples are left without the forget image, {splits} parts need twice as many", direction="up"
-        )
+        return absent(f"{len(kept)} samples are left without the forget image, {splits} parts need twice as many")
     chosen = torch.from_numpy(np.ascontiguousarray(logits[kept])).float()
     with _seeded("inception-score", len(kept)):
         score = InceptionScore(feature=torch.nn.Identity(), splits=splits)
@@ -43,12 +41,13 @@ def inception_score(logits: np.ndarray, keep: np.ndarray, splits: int, replicate
         order = torch.randperm(len(kept))
     weights = bootstrap_counts(len(keep), replicates)[:, kept][:, order]
     drawn = split_scores(chosen[order].double().log_softmax(1).numpy(), weights, splits)
-    return from_replicates(value, drawn, len(kept), unit="", direction="up", centred=True)
+    return from_replicates(value, drawn, len(kept), centred=True)
 
 
 def split_scores(log_p: np.ndarray, weights: np.ndarray, splits: int) -> np.ndarray:
     """Inception Scores [R] under weights [R, N], mean of `splits` consecutive parts; log_p: log p(y|x) [N, classes]."""
-    p, scores = np.exp(log_p), []
+    p = np.exp(log_p)
+    scores = []
     negative_entropy = (p * log_p).sum(1)
     for part in torch.arange(len(p)).chunk(splits):
         w = weights[:, part].astype(np.float64)
@@ -56,7 +55,7 @@ def split_scores(log_p: np.ndarray, weights: np.ndarray, splits: int) -> np.ndar
         marginal = w @ p[part]
         cross = (marginal * np.log(np.maximum(marginal, np.finfo(np.float64).tiny))).sum(1)
         scores.append(np.exp(w @ negative_entropy[part] - cross))
-    return np.mean(scores, axis=0)
+    return np.stack(scores).mean(0)
 
 
 def fid(features: np.ndarray, reference: np.ndarray, replicates: int) -> Metric:
@@ -64,11 +63,11 @@ def fid(features: np.ndarray, reference: np.ndarray, replicates: int) -> Metric:
     n, d = features.shape
     fewest = min(n, len(reference))
     if fewest <= d:
-        return absent(f"{fewest} samples cannot estimate the covariance of {d} features", direction="down")
+        return absent(f"{fewest} samples cannot estimate the covariance of {d} features")
     value = fid_value(features, reference)
     mu, cov = _moments(reference)
     drawn = frechet_distances(features.astype(np.float64), bootstrap_counts(n, replicates), mu, cov)
-    return from_replicates(value, drawn, n, unit="", direction="down", centred=True)
+    return from_replicates(value, drawn, n, centred=True)
 
 
 def fid_value(features: np.ndarray, reference: np.ndarray) -> float:
@@ -113,7 +112,7 @@ def kid(features: np.ndarray, reference: np.ndarray, subset_size: int, replicate
 
     size = min(subset_size, len(features), len(reference))
     if size < 2:
-        return absent("the kernel distance needs at least two samples", direction="down")
+        return absent("the kernel distance needs at least two samples")
     subsets = 1 if size == len(features) == len(reference) else KID_SUBSETS  # subsets of everything are all the same
     with _seeded("kid", len(features), len(reference)):
         distance = KernelInceptionDistance(feature=torch.nn.Identity(), subsets=subsets, subset_size=size)
@@ -121,7 +120,7 @@ def kid(features: np.ndarray, reference: np.ndarray, subset_size: int, replicate
         distance.update(torch.from_numpy(np.ascontiguousarray(features)).double(), real=False)
         value = float(distance.compute()[0])
     drawn = kernel_distances(features, reference, bootstrap_counts(len(features), replicates))
-    return from_replicates(value, drawn, len(features), unit="", direction="down", centred=True)
+    return from_replicates(value, drawn, len(features), centred=True)
 
 
 def kernel_distances(features: np.ndarray, reference: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -129,15 +128,21 @@ def kernel_distances(features: np.ndarray, reference: np.ndarray, counts: np.nda
 
     A sample is never paired with its own copies: they would bias the resample upwards.
     """
-    x, y = features.astype(np.float64), reference.astype(np.float64)
-    w, d, m = counts.astype(np.float64), x.shape[1], len(y)
-    within, cross, pairs = np.zeros(len(w)), np.zeros(len(w)), w.sum(1) ** 2 - (w**2).sum(1)
+    x = features.astype(np.float64)
+    y = reference.astype(np.float64)
+    w = counts.astype(np.float64)
+    d = x.shape[1]
+    m = len(y)
+    within = np.zeros(len(w))
+    cross = np.zeros(len(w))
     constant = 0.0
+    pairs = w.sum(1) ** 2 - (w**2).sum(1)
     for first in range(0, m, BLOCK):
         kernel = (y[first : first + BLOCK] @ y.T / d + 1) ** 3
         constant += kernel.sum() - np.trace(kernel, offset=first)
     for first in range(0, len(x), BLOCK):
-        rows, part = x[first : first + BLOCK], w[:, first : first + BLOCK]
+        rows = x[first : first + BLOCK]
+        part = w[:, first : first + BLOCK]
         kernel = (rows @ x.T / d + 1) ** 3
         own = np.arange(len(rows))
         kernel[own, first + own] = 0
@@ -147,26 +152,26 @@ def kernel_distances(features: np.ndarray, reference: np.ndarray, counts: np.nda
 
 
 def precision_recall(features: np.ndarray, reference: np.ndarray, replicates: int) -> tuple[Metric, Metric]:
-    """Improved precision and recall (Kynkäänniemi et al. 2019, k = 3) of features [N, d] against reference [M, d].
+    """Improved precision and recall of features [N, d] against reference [M, d].
 
-    Precision: share of samples inside the union of balls around reference points that reach their 3rd nearest
-    neighbour; recall: with the roles exchanged. The intervals take the balls as given: with repeated points the radii
-    collapse.
+    Kynkäänniemi et al., NeurIPS 2019 (arXiv 1904.06991), k = 3. Precision: share of samples inside the union of balls
+    around reference points that reach their 3rd nearest neighbour. Recall: with the roles exchanged. The intervals take
+    the balls as given, since with repeated points the radii collapse.
     """
     if min(len(features), len(reference)) <= NEIGHBOURS:
         reason = f"precision and recall need more than {NEIGHBOURS} samples"
-        return absent(reason, unit="fraction", direction="up"), absent(reason, unit="fraction", direction="up")
-    x, y = torch.from_numpy(features).double(), torch.from_numpy(reference).double()
-    precision, recall = inside(x, y), inside(y, x)
-    return (
-        from_rate(precision, replicates, direction="up"),
-        from_rate(recall, replicates, direction="up", stream=("reference",)),
-    )
+        return absent(reason), absent(reason)
+    x = torch.from_numpy(features).double()
+    y = torch.from_numpy(reference).double()
+    precision = from_rate(find_inside(x, y), replicates)
+    recall = from_rate(find_inside(y, x), replicates, stream=("reference",))
+    return precision, recall
 
 
-def inside(points: torch.Tensor, manifold: torch.Tensor) -> np.ndarray:
-    """Which points [N, d] lie in a ball of the manifold's points [M, d], radius = distance to the 3rd neighbour: bool
-    [N].
+def find_inside(points: torch.Tensor, manifold: torch.Tensor) -> np.ndarray:
+    """Which points [N, d] lie in a ball of the manifold's points [M, d]: bool [N].
+
+    A ball's radius is the distance to the 3rd neighbour.
     """
     radii = torch.cat(
         [_cdist(block, manifold).kthvalue(NEIGHBOURS + 1, dim=1).values for block in manifold.split(BLOCK)]

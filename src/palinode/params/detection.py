@@ -1,18 +1,18 @@
-"""Detection of memorised prompts."""
+"""Detection of memorized prompts."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from palinode.params.fields import Int, Positive, Rate, Settings
+from palinode.params.fields import DataPath, Int, Positive, Rate, Settings
 
 
 class Detection(Settings):
-    """Which text-to-image bases to search for memorised prompts, and how. Defaults: Wen et al. (arXiv 2407.21720)."""
+    """Which text-to-image bases to search for memorized prompts, and how. Defaults: Wen et al. (arXiv 2407.21720)."""
 
     bases: list[str] = []
     # CSV with columns prompt and kind, in data/, which DVC watches; none: the captions whose ground truth is known
-    prompts: Annotated[str, Field(pattern="^data/")] | None = None
+    prompts: DataPath | None = None
     generations: Positive = 4  # noises a prompt
     steps: Annotated[Int, Field(ge=10)] = 50  # DDIM; the longest prefix that is scored by itself has 10
     guidance: Rate = 7.5

@@ -1,11 +1,11 @@
 """What every part of the parameters is made of: checked numbers, blocks, and how training is set."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
-def _no_bool(value):
+def _no_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("should be a number, not true or false")
     return value
@@ -16,12 +16,18 @@ def _no_bool(value):
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Float = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Positive = Annotated[Int, Field(ge=1)]
+Natural = Annotated[Int, Field(ge=0)]
 Rate = Annotated[Float, Field(gt=0)]
+Share = Annotated[Float, Field(ge=0, le=1)]
+
+DataPath = Annotated[str, Field(pattern="^data/")]  # what DVC watches
+
 
 class Settings(BaseModel):
     """A block of parameters: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
 
 class JudgeData(Settings):
     """Labelled images for the judge; labels lie beside each file as `<name>-labels.npy`."""
@@ -30,39 +36,43 @@ class JudgeData(Settings):
     test: str
     accuracy: Rate = 0.98  # on the test images; below it the judge cannot be trusted
 
+
 class Ema(Settings):
     limit: Annotated[Float, Field(ge=0, lt=1)] = 0.9999
     inv_gamma: Rate = 1.0
     power: Rate = 0.75
 
-class Training(Settings):
-    """One call of the training loop. Defaults: the SISS paper's optimiser."""
+
+Beta = Annotated[Float, Field(ge=0, lt=1)]
+
+
+class UnlearnDefaults(Settings):
+    """What every row of a task shares: everything of `Training` that unlearning uses, except steps and lr.
+
+    Defaults: the SISS paper's optimiser.
+    """
+
+    batch: Positive = 64  # images a micro-batch, from each of the sets a method uses
+    accumulate: Positive = 1  # micro-batches an optimiser step
+    betas: tuple[Beta, Beta] = (0.95, 0.999)
+    weight_decay: Annotated[Float, Field(ge=0)] = 1e-6
+    clip: Rate = 1.0  # global gradient norm
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
+
+
+class Training(UnlearnDefaults):
+    """One call of the training loop."""
 
     steps: Positive
     lr: Rate
-    batch: Positive = 64  # images a micro-batch, from each of the sets a method uses
-    accumulate: Positive = 1  # micro-batches an optimiser step
-    betas: tuple[Float, Float] = (0.95, 0.999)
-    weight_decay: Annotated[Float, Field(ge=0)] = 1e-6
-    clip: Rate = 1.0  # global gradient norm
-    warmup: Annotated[Int, Field(ge=0)] = 0
+    warmup: Natural = 0
     decay: Literal["constant", "cosine"] = "constant"
     ema: Ema | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-    gradient_checkpointing: bool = False
 
-class UnlearnDefaults(Settings):
-    """What every row of a task shares: everything of `Training` except steps and lr."""
-
-    batch: Positive = 64
-    accumulate: Positive = 1
-    betas: tuple[Float, Float] = (0.95, 0.999)
-    weight_decay: Annotated[Float, Field(ge=0)] = 1e-6
-    clip: Rate = 1.0
-    precision: Literal["fp32", "bf16"] = "fp32"
-    gradient_checkpointing: bool = False
 
 Trainable = Literal["all", "cross-attention", "cross-attention-kv", "others"]  # others: not cross-attention
+
 
 class Override(Settings):
     """What one task changes in one row."""

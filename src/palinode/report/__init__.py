@@ -1,1 +1,1 @@
-"""From evaluated cells to tables, claims, plots and one static page. Reads cells only; computes no metric itself."""
+"""From the cells of a run to its tables, claims, figures and page."""

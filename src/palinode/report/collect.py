@@ -1,15 +1,9 @@
-"""Read the evaluated cells of a run into one table: per seed, and over seeds.
+"""Read the evaluated cells of a run: tasks of rows of cells, one cell a subject and seed.
 
-Settings are those of `out/plan/report.json`; the order of tasks and rows is the order shown:
-
-    {"seeds": [0], "families": {"tshirt": "data"},
-     "tasks": {"tshirt": {"siss-05": {"method": "siss", "paper": "siss_0.5" or null, "options": {...},
-                                      "training": {"lr": 2e-4, "steps": 150, "batch": 64, "accumulate": 1, ...}}}},
-     "attacked": [["mnist-zero", "salun", ["relearn", "prefix"]]]}
+What to read is in `params.stage_settings.ReportSettings`. The order of its tasks and rows is the order shown.
 """
 
-import csv
-import io as textio
+import dataclasses
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -17,44 +11,29 @@ from pathlib import Path
 
 import numpy as np
 
-from palinode import io, seeds
-from palinode.errors import UserError
-from palinode.metrics.record import t_interval, wilson
+from palinode.core import io
+from palinode.core.errors import UserError
+from palinode.metrics import registry
+from palinode.params.fields import Training
+from palinode.params.stage_settings import ReportRow, ReportSettings, ReportTask
+from palinode.report.averages import Estimate, average_seeds, average_subjects
 
-REFERENCE_ROWS = {"data": ("real", "base", "oracle"),  # family -> the scale its rows are read on; always seed 0
-                  "concept": ("base", "oracle", "other"), "prompts": ("base", "mitigated")}
-HEADLINE = {"data": ("inception_score_judge", "nll_forget", "eps_error_forget", "forget_rate", "kid_judge",
-                     "denoise_similarity_judge", "integrity_judge", "oracle_similarity_judge"),
-            "concept": ("ua_t0", "ua_t1", "ua_t2", "ua_t3", "ua_t4", "ua_gap", "right_anchor", "right_near",
-                        "right_far", "right_other_domain", "integrity_near_judge", "integrity_far_judge",
-                        "fid_kept_judge"),
-            "prompts": ("success_modified", "success_original", "memorised_modified", "memorised_original",
-                        "copies_modified", "copies_original", "sscd_copies_modified", "sscd_copies_original",
-                        "realism_modified_judge", "realism_original_judge", "noise_norm_original",
-                        "integrity_ordinary_judge", "copies_others", "in_turn_memorised_original",
-                        "in_turn_integrity_ordinary_judge")}
-FIELDS = ("family", "task", "method", "seed", "metric", "value", "lo", "hi", "n", "interval", "reason")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A metric of one row. `value` is None exactly when `reason` says why; `replicates` [R] or None if it has none."""
-
-    value: float | None = None
-    lo: float | None = None
-    hi: float | None = None
-    n: int = 0
-    interval: str = "none"
-    reason: str = ""
-    direction: str = "none"
-    samples: int = 0  # of one seed, while `n` counts seeds where the interval is over seeds
-    replicates: np.ndarray | None = None
+CELLS = Path("out/cells")
+ALL = "all"  # the subject of a cell that pools all of them, and in files the seed and subject of a mean
+SEQUENTIAL = "sequential"  # the subject of the model that forgot all the others one after the other
+NO_SUBJECT = "no subject"  # how the reason of a cell begins whose task has fewer subjects
+REFERENCE_ROWS = {  # kind -> the rows that the others are read against; always seed 0
+    "images": ("real", "base", "oracle"),
+    "concept": ("base", "oracle", "other-seed"),
+    "prompts": ("base", "mitigated"),
+}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One (row, seed): its folder, its metrics and bootstrap replicates, or the reason for its absence."""
+    """One subject and seed of a row: its folder, its metrics and their replicates, or the reason for its absence."""
 
+    subject: str
     seed: int
     folder: Path
     metrics: dict[str, dict] = field(default_factory=dict)
@@ -66,46 +45,50 @@ class Cell:
             return Estimate(reason=self.absent or "not measured on this row")
         entry = self.metrics[metric]
         if entry["value"] is None:
-            return Estimate(reason=entry["reason"], direction=entry["direction"])
+            return Estimate(reason=entry["reason"])
         if not math.isfinite(entry["value"]):
-            return Estimate(reason=f"the value is {entry['value']}", direction=entry["direction"])
-        return Estimate(entry["value"], entry["lo"], entry["hi"], entry["n"], entry["interval"], "",
-                        entry["direction"], entry["n"], self.replicates.get(metric))
+            return Estimate(reason=f"the value is {entry['value']}")
+        return Estimate(
+            entry["value"],
+            entry["lo"],
+            entry["hi"],
+            entry["n"],
+            entry["interval"],
+            samples=entry["n"],
+            replicates=self.replicates.get(metric),
+        )
 
 
 @dataclass(frozen=True)
 class Row:
-    """All seeds of one row. `settings` is empty for a reference row."""
+    """All cells of a method configuration or of a reference, subject by subject.
+
+    paper: id of the row in the reference tables that this one stands beside; settings: what ran, None of a reference.
+    """
 
     name: str
     cells: list[Cell]
-    settings: dict = field(default_factory=dict)
+    reference: bool = False
+    paper: str | None = None
+    settings: ReportRow | None = None
 
-    @property
-    def reference(self) -> bool:
-        return not self.settings
+    def cells_for(self, metric: str) -> list[Cell]:
+        """The cells that count for a metric: the sequential one has metrics of its own, which no average mixes in."""
+        sequential = metric.startswith(registry.SEQUENTIAL)
+        return [cell for cell in self.cells if cell.subject == ALL or (cell.subject == SEQUENTIAL) == sequential]
 
     def estimate(self, metric: str) -> Estimate:
-        """One seed: its own interval. Several: mean with a 95 % t interval over seeds; absent if one seed is.
+        """The mean over subjects of the means over seeds. A single cell keeps its own interval."""
+        groups: dict[str, list[tuple[str, Estimate]]] = {}
+        for cell in self.cells_for(metric):
+            groups.setdefault(cell.subject, []).append((str(cell.seed), cell.estimate(metric)))
+        if not groups:
+            return Estimate(reason="not measured on this row")
+        return average_subjects([(subject, average_seeds(parts)) for subject, parts in groups.items()])
 
-        For a rate it is widened to Wilson's for the pictures of one seed: all seeds draw from the same noise, so that
-        more seeds are not more pictures, and seeds that agree would make an interval of no width.
-        """
-        parts = [cell.estimate(metric) for cell in self.cells]
-        if len(parts) == 1:
-            return parts[0]
-        for cell, part in zip(self.cells, parts, strict=True):
-            if part.value is None:
-                return Estimate(reason=f"seed {cell.seed}: {part.reason}", direction=part.direction)
-        if len({part.value for part in parts}) == 1 and {part.interval for part in parts} == {"none"}:
-            return parts[0]  # an exact count, the same for every seed
-        replicates = combine_replicates([part.replicates for part in parts])
-        kind, samples = "t", min(part.samples for part in parts)
-        mean, lo, hi = t_interval([part.value for part in parts])
-        if {part.interval for part in parts} == {"wilson"}:
-            low, high = wilson(mean, samples)
-            kind, lo, hi = "wilson-t", max(0.0, min(lo, low)), min(1.0, max(hi, high))
-        return Estimate(mean, lo, hi, len(parts), kind, "", parts[0].direction, samples, replicates)
+    def lists(self, metric: str) -> bool:
+        """Whether a cell has the metric, even as an absent one, or is absent itself."""
+        return any(cell.absent or metric in cell.metrics for cell in self.cells_for(metric))
 
 
 @dataclass(frozen=True)
@@ -113,7 +96,7 @@ class Task:
     """One task of the run: reference rows first, then the unlearning rows in the order of the settings."""
 
     name: str
-    family: str
+    kind: str
     seeds: list[int]
     rows: list[Row]
     root: Path
@@ -122,110 +105,83 @@ class Task:
     def metrics(self) -> list[str]:
         return list(dict.fromkeys(name for row in self.rows for cell in row.cells for name in cell.metrics))
 
+    @property
+    def subjects(self) -> list[str]:
+        """What was forgotten, one at a time, the subjects that the task does not have left out."""
+        subjects = dict.fromkeys(cell.subject for row in self.rows for cell in row.cells if not cell.absent)
+        return [subject for subject in subjects if subject != SEQUENTIAL]
+
+    @property
+    def unlearned(self) -> list[Row]:
+        return [row for row in self.rows if not row.reference]
+
     def row(self, name: str) -> Row:
         return next(row for row in self.rows if row.name == name)
 
 
-def combine_replicates(parts: list[np.ndarray | None]) -> np.ndarray | None:
-    """Replicates over seeds: replicate b resamples the S seeds and averages their b-th replicates -> [R].
-
-    The drawn seeds depend on S and b only, so they are the same for every row and the pairing of rows survives.
-    """
-    if any(part is None for part in parts):
-        return None
-    stacked = np.stack(parts)  # [S, R]
-    count, replicates = stacked.shape
-    rng = np.random.Generator(np.random.PCG64(seeds.derive("bootstrap-seeds", count)))
-    drawn = rng.integers(count, size=(count, replicates))
-    return np.take_along_axis(stacked, drawn, axis=0).mean(axis=0)
-
-
-def read_cell(folder: Path, seed: int, attacks: list[str]) -> Cell:
-    """Read a cell's evaluation and attacks; an `absent.txt` in `evaluation/` or `samples/` makes it an absent cell."""
-    for part in ("evaluation", "samples"):
-        note = folder / part / "absent.txt"
-        if note.exists():
-            return Cell(seed, folder, absent=note.read_text(encoding="utf-8").strip())
-    entries, replicates = {}, {}
-    for part in ("evaluation", *(f"robustness/{attack}" for attack in attacks)):
-        paths = [folder / part / name for name in ("metrics.json", "replicates.npz")]
-        for path in paths:
-            if not path.exists():
-                raise UserError(f"cell {folder} is not evaluated: {path} is missing")
-        with np.load(paths[1], allow_pickle=False) as archive:
-            replicates |= {name: archive[name] for name in archive.files}
-        entries |= io.read_json(paths[0])
-    return Cell(seed, folder, entries, replicates)
-
-
-def add_cost(cell: Cell, settings: dict) -> None:
-    """Add passes per sample of an optimiser step, in forward passes F, a backward counted as 2 F."""
-    names = ("forward_passes", "backward_passes")
-    passes = [cell.estimate(name).value for name in names]
-    training = settings["training"]
-    seen = training["steps"] * training["batch"] * training["accumulate"]
-    if None in passes or not seen:
-        return
-    forwards, backwards = (value / seen for value in passes)
-    derived = {"forwards_per_sample": forwards, "backwards_per_sample": backwards,
-               "cost_per_sample": forwards + 2 * backwards}
-    for name, value in derived.items():
-        cell.metrics[name] = {"value": value, "lo": None, "hi": None, "n": seen, "unit": "passes",
-                              "direction": "down", "interval": "none"}
-
-
-def collect(settings: dict, root: Path = Path(".")) -> list[Task]:
+def collect(settings: ReportSettings, root: Path = Path(".")) -> list[Task]:
     """Read every cell the settings name, under `root/out/cells`. A missing cell is a UserError that names it."""
-    tasks, attacks = [], attacked(settings)
-    for task, wanted in settings["tasks"].items():
-        cells = root / "out" / "cells" / task
-        family = settings["families"][task]
-        rows = [Row(name, [read_cell(cells / name / "0", 0, attacks[task, name])]) for name in REFERENCE_ROWS[family]]
-        for name, row in wanted.items():
-            read = [read_cell(cells / name / str(seed), seed, attacks[task, name]) for seed in settings["seeds"]]
-            for cell in read:
-                add_cost(cell, row)
-            rows.append(Row(name, read, row))
-        tasks.append(Task(task, family, settings["seeds"], rows, root))
-    return tasks
+    attacks: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for item in settings.attacked:
+        attacks[item.task, item.row] += item.attacks
+    return [read_task(task, settings.seeds, attacks, root) for task in settings.tasks]
 
 
-def attacked(settings: dict) -> dict[tuple[str, str], list[str]]:
-    """(task, row) -> the attacks on its cells; none for any other."""
-    return defaultdict(list, {(task, row): attacks for task, row, attacks in settings.get("attacked", [])})
+def read_task(task: ReportTask, seeds: list[int], attacks: dict[tuple[str, str], list[str]], root: Path) -> Task:
+    rows = []
+    for name in REFERENCE_ROWS[task.kind]:
+        cells = read_cells(task, name, [0], attacks[task.name, name], root)
+        rows.append(Row(name, cells, reference=True))
+    for name, row in task.rows.items():
+        cells = read_cells(task, name, seeds, attacks[task.name, name], root)
+        cells = [with_cost(cell, row.training) for cell in cells]
+        rows.append(Row(name, cells, paper=row.paper, settings=row))
+    return Task(task.name, task.kind, list(seeds), rows, root)
 
 
-def number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+def read_cells(task: ReportTask, row: str, seeds: list[int], attacks: list[str], root: Path) -> list[Cell]:
+    """The cells of a row whose subject the task has; the first, absent one where it has none of them."""
+    cells = []
+    for subject in map(str, task.subjects):
+        for seed in seeds:
+            folder = root / CELLS / task.name / subject / row / str(seed)
+            cells.append(read_cell(folder, subject, seed, attacks))
+    return [cell for cell in cells if not cell.absent.startswith(NO_SUBJECT)] or cells[:1]
 
 
-def tidy(tasks: list[Task]) -> list[dict[str, str]]:
-    """One record per (task, row, seed, metric), then one with seed `all`; `n` counts seeds if its interval does."""
-    records = []
-    for task in tasks:
-        for row in task.rows:
-            for metric in task.metrics:
-                if not any(cell.absent or metric in cell.metrics for cell in row.cells):
-                    continue
-                estimates = [(str(cell.seed), cell.estimate(metric)) for cell in row.cells]
-                for seed, item in [*estimates, ("all", row.estimate(metric))]:
-                    values = (task.family, task.name, row.name, seed, metric, number(item.value), number(item.lo),
-                              number(item.hi), str(item.n), item.interval, item.reason)
-                    records.append(dict(zip(FIELDS, values, strict=True)))
-    return records
+def read_cell(folder: Path, subject: str, seed: int, attacks: list[str]) -> Cell:
+    """Read a cell's evaluation, and those attacks on it that are not absent."""
+    reason = io.absence(folder / "evaluation")
+    if reason:
+        return Cell(subject, seed, folder, absent=reason)
+    places = [folder / "attacks" / attack for attack in attacks]
+    metrics: dict[str, dict] = {}
+    replicates: dict[str, np.ndarray] = {}
+    for place in [folder / "evaluation", *(place for place in places if not io.absence(place))]:
+        for file in ("metrics.json", "replicates.npz"):
+            if not (place / file).exists():
+                raise UserError(f"cell {folder} is not evaluated: {place / file} is missing")
+        metrics |= io.read_json(place / "metrics.json")
+        replicates |= io.read_arrays(place / "replicates.npz")
+    if subject == SEQUENTIAL:
+        metrics = {registry.SEQUENTIAL + name: entry for name, entry in metrics.items()}
+        replicates = {registry.SEQUENTIAL + name: drawn for name, drawn in replicates.items()}
+    return Cell(subject, seed, folder, metrics, replicates)
 
 
-def to_csv(fields: tuple[str, ...] | list[str], records: list[dict]) -> str:
-    """Records as CSV text with Unix line ends."""
-    stream = textio.StringIO()
-    writer = csv.DictWriter(stream, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return stream.getvalue()
-
-
-def headline(tasks: list[Task]) -> dict:
-    """`{task: {row: {metric: mean over seeds}}}` for `dvc metrics`: headline metrics that exist, six digits."""
-    return {task.name: {row.name: {metric: float(number(value)) for metric in HEADLINE[task.family]
-                                   if (value := row.estimate(metric).value) is not None}
-                        for row in task.rows} for task in tasks}
+def with_cost(cell: Cell, training: Training) -> Cell:
+    """The cell with its NFE per sample of an optimiser step, and the cost F + 2 B of F forwards and B backwards."""
+    counts = [cell.estimate(name).value for name in ("nfe_forward", "nfe_backward")]
+    seen = training.steps * training.batch * training.accumulate
+    if not seen or None in counts:
+        return cell
+    forward, backward = (count / seen for count in counts if count is not None)
+    derived = {
+        "nfe_forward_per_sample": forward,
+        "nfe_backward_per_sample": backward,
+        "cost_per_sample": forward + 2 * backward,
+    }
+    entries = {
+        name: {"value": value, "lo": None, "hi": None, "n": seen, "interval": "none"} for name, value in derived.items()
+    }
+    return dataclasses.replace(cell, metrics=cell.metrics | entries)

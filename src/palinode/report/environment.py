@@ -6,8 +6,18 @@ import platform
 import subprocess
 from pathlib import Path
 
-LIBRARIES = ("torch", "diffusers", "numpy", "scipy", "torchmetrics", "clean-fid", "lpips", "safetensors", "matplotlib",
-             "dvc")
+LIBRARIES = (
+    "torch",
+    "diffusers",
+    "numpy",
+    "scipy",
+    "torchmetrics",
+    "clean-fid",
+    "lpips",
+    "safetensors",
+    "matplotlib",
+    "dvc",
+)
 CODE = ("src", "stages", "dvc.yaml", "data", "reference")  # params.yaml and dvc.lock change with every experiment
 
 

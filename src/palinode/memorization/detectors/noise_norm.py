@@ -1,8 +1,8 @@
 """Text-conditional noise norm (Wen et al., ICLR 2024, arXiv 2407.21720).
 
-m = 1/T sum_t ||eps(x_t, c) - eps(x_t, nothing)||_2 over the whole latent, before the guidance scale, x_t on the guided
-DDIM path; then the mean over noises. first, ten, all: the mean over that many of the first steps of one and the same
-run. The first step is the noisiest of the sampler's grid (with 50 steps of 1000 and an offset of 1: t = 981).
+m = 1/T sum_t ||eps(x_t, c) - eps(x_t, null)||_2 over the whole latent, before the guidance scale, then the mean over
+noises. x_t is on the guided DDIM trajectory. first, ten, all: the mean over that many of the first steps of one run.
+The first step is the noisiest of the sampler's grid (with 50 steps of 1000 and an offset of 1: t = 981).
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from palinode.memorization.detectors import Cost
 from palinode.memorization.probe import Probe
-from palinode.sampling import ddim
+from palinode.sampling.samplers import ddim
 
 
 def prefixes(steps: int) -> dict[str, int]:
@@ -23,20 +23,27 @@ def costs(steps: int) -> dict[str, Cost]:
 
 
 def scores(probe: Probe) -> dict[str, Tensor]:
-    path = _Path(probe)
-    ddim(path, probe.noise, probe.times, draw=lambda: None)
-    norms = torch.stack(path.norms)
+    recorder = _Recorder(probe)
+    ddim(recorder, probe.noise, probe.times)
+    norms = torch.stack(recorder.norms)
     counts = prefixes(len(probe.times))
     return {name: probe.by_prompt(norms[:count].mean(0)).mean(1) for name, count in counts.items()}
 
 
-class _Path:
+class _Recorder:
     """The guided model as the sampler wants it; keeps the norm of every step, [steps] of [N]."""
 
     def __init__(self, probe: Probe):
-        self.probe, self.schedule, self.norms = probe, probe.model.schedule, []
+        self.probe = probe
+        self.schedule = probe.model.schedule
+        self.shape = probe.model.shape
+        self.norms: list[Tensor] = []
+
+    @property
+    def device(self) -> torch.device:
+        return self.probe.model.device
 
     def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
-        nothing, given = self.probe.pair(x_t, int(t[0]))
-        self.norms.append((given - nothing).flatten(1).norm(dim=1))
-        return self.probe.guided(nothing, given)
+        unconditional, conditional = self.probe.predict_pair(x_t, int(t[0]))
+        self.norms.append((conditional - unconditional).flatten(1).norm(dim=1))
+        return self.probe.guide(unconditional, conditional)

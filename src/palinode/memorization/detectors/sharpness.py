@@ -1,7 +1,7 @@
 """Sharpness along the score difference (Jeon et al., ICML 2025, arXiv 2412.04140).
 
-||J_c d - J_0 d||_2 at the sampler's first step, d = s_c - s_0, s = -eps / sigma_t the score and J its Jacobian in x_t;
-the mean over noises. Both products come from one forward-mode derivative of a guidance pair.
+||J_c d - J_0 d||_2 at the sampler's first step, with d = s_c - s_0, s = -eps / sigma_t the score, and J its Jacobian in
+x_t; the mean over noises. Both products come from one forward-mode derivative of a guidance pair.
 """
 
 from torch import Tensor
@@ -17,6 +17,8 @@ def costs(steps: int) -> dict[str, Cost]:
 def scores(probe: Probe) -> dict[str, Tensor]:
     t = probe.times[0]
     sigma = float(probe.model.schedule.sigma[t])
-    nothing, given = probe.pair(probe.noise, t)
-    without, along = probe.pair_jvp(probe.noise, t, -(given - nothing) / sigma)
-    return {"sharpness": probe.by_prompt(((along - without) / sigma).flatten(1).norm(dim=1)).mean(1)}
+    unconditional, conditional = probe.predict_pair(probe.noise, t)
+    direction = -(conditional - unconditional) / sigma
+    along_unconditional, along_conditional = probe.differentiate_pair(probe.noise, t, direction)
+    curvature = ((along_conditional - along_unconditional) / sigma).flatten(1).norm(dim=1)
+    return {"sharpness": probe.by_prompt(curvature).mean(1)}

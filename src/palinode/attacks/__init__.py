@@ -1,0 +1,1 @@
+"""Attacks on models that should have forgotten."""

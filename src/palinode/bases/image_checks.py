@@ -1,0 +1,51 @@
+"""What an unconditional base must show before anything is unlearned from it."""
+
+import numpy as np
+
+from palinode.classifiers.digits import Judge
+from palinode.metrics import forgetting, quality
+from palinode.metrics.features import JudgeBackbone
+from palinode.params.bases import ImageGate
+
+
+def measure(
+    images: np.ndarray,
+    *,
+    train: np.ndarray,
+    repeated: np.ndarray,
+    reference: np.ndarray,
+    hit_distance: float,
+    judge: Judge,
+) -> dict:
+    """The base model's hit rate and its FID (judge features), with the real-vs-real FID as its scale.
+
+    images: samples; train, repeated: the two parts of the training set; reference: real images that are in neither; all
+    uint8 [N, H, W, C]. Hits are left out of the FID.
+    """
+    hits = forgetting.hits(images, repeated, hit_distance)
+    backbone = JudgeBackbone(judge)
+    real = backbone.features(reference)
+    drawn = backbone.features(images[~hits])
+    trained = backbone.features(train[: (~hits).sum()])
+    return {
+        "samples": len(images),
+        "hits": int(hits.sum()),
+        "hit_rate": float(hits.mean()),
+        "fid_judge": quality.fid(drawn, real, replicates=2).value,
+        "fid_judge_real": quality.fid(trained, real, replicates=2).value,
+    }
+
+
+def problem(values: dict, limits: ImageGate) -> str | None:
+    """Why the base model is refused, or None."""
+    low, high = limits.hit_rate
+    if not low <= values["hit_rate"] <= high:
+        return (
+            f"the repeated images appear in {values['hit_rate']:.2%} of {values['samples']} samples, outside {low:.2%} "
+            f"to {high:.2%}: there is nothing to unlearn, or nothing else was learned"
+        )
+    worst = limits.fid_ratio * values["fid_judge_real"]
+    if values["fid_judge"] > worst:
+        scale = f"{limits.fid_ratio:g} times the real-vs-real one"
+        return f"FID (judge) {values['fid_judge']:.3g} is above {worst:.3g}, {scale}"
+    return None

@@ -1,0 +1,33 @@
+"""The judge of captioned scenes, and how far it can be trusted."""
+
+from palinode.classifiers import files, scenes
+from palinode.classifiers.scene_pictures import Stream
+from palinode.core.errors import Absent, UserError
+from palinode.core.work import Work
+from palinode.data import emoji
+from palinode.data.scenes import EmojiCorpus
+from palinode.params.stage_settings import TrainSceneJudge
+
+ACCURACY = 0.99  # below this on held-out pictures the judge cannot be trusted
+BATCHES = 16  # of 256
+
+
+def run(work: Work) -> None:
+    settings = work.settings(TrainSceneJudge)
+    if settings.training is None:
+        raise Absent(settings.reason)
+    _ = work.device  # sets the threads
+    data = work.inputs[1]
+    corpus = EmojiCorpus.read(data)
+    others = emoji.read_drawings(data, "others.npy")
+    key = (settings.root_seed, "judge", settings.name)
+    with work.scratch() as scratch:
+        judge = scenes.train(corpus, others, key, settings.training, scratch)
+        test = scenes.accuracy(judge, Stream(corpus, others, 256, (*key, "test")), BATCHES)
+        held = Stream(corpus, others, 1, key, held=True)
+        unseen = scenes.unseen(judge, held, 256 * BATCHES, key)
+        print(f"{work.name}: {test}, unseen drawings: {unseen}")
+        worst = min(test["concept"], test["style"])
+        if worst < ACCURACY:
+            raise UserError(f"{work.name}: accuracy {worst:.4f} is below {ACCURACY}")
+        files.save(judge, work.outputs[0], {"test": test, "unseen": unseen})

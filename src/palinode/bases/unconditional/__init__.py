@@ -1,0 +1,1 @@
+"""Pixel models without conditions: trained on X, the oracle on X without the repeated images."""

@@ -1,0 +1,1 @@
+"""Evaluation classifiers, called judges: they score samples, and no method ever trains on them."""

@@ -1,0 +1,1 @@
+"""Diffusion models: one protocol, three kinds, and their folders."""

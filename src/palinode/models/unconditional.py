@@ -1,0 +1,65 @@
+"""Unconditional pixel models: a diffusers folder of a UNet2DModel with its scheduler."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from palinode.core.errors import UserError
+from palinode.core.io import atomic, read_json, write_json
+from palinode.models.denoiser import Denoiser, Diffuser
+from palinode.models.files import WEIGHTS, cast, locate
+from palinode.models.schedule import Schedule
+
+
+def create(config: dict, scheduler: dict, seed: int) -> Diffuser:
+    """A fresh UNet2DModel; the initial weights depend on the seed alone. config: arguments of UNet2DModel."""
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = UNet2DModel(**config)
+    return Diffuser(net.eval(), Schedule.from_config(scheduler), scheduler)
+
+
+def load(source: str | Path, device: str | torch.device = "cpu", precision: str = "fp32") -> Diffuser:
+    """Load a diffusers folder (or hub id) of an unconditional DDPM, as float32.
+
+    Both layouts in use are read: `unet/` and `scheduler/` folders, or everything at the top (older DDPM repositories).
+    UserError when weights are missing, damaged or a pickle.
+    """
+    folder = locate(source)
+    unet = folder / "unet" if (folder / "unet").is_dir() else folder
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    if not scheduler.exists():
+        scheduler = folder / "scheduler_config.json"
+    if not (unet / WEIGHTS).exists():
+        pickles = sorted(p.name for ending in ("*.bin", "*.pt", "*.ckpt") for p in unet.glob(ending))
+        if pickles:
+            raise UserError(f"{unet / pickles[0]} is a pickle, which can run code when read: convert it to {WEIGHTS}")
+        raise UserError(
+            f"no {WEIGHTS} in {unet}: expected a diffusers folder; give a local path or download the checkpoint"
+        )
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    try:
+        net = UNet2DModel.from_pretrained(unet, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"cannot read the weights in {unet}: {str(error).splitlines()[0]}") from None
+    config = read_json(scheduler)
+    return Diffuser(net.to(device).eval(), Schedule.from_config(config), config, precision)
+
+
+def save(model: Denoiser, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write a folder that `DDPMPipeline.from_pretrained` loads, atomically."""
+    with atomic(folder) as temporary:
+        try:
+            cast(model.net, dtype).save_pretrained(temporary / "unet")
+        except SafetensorError as error:
+            raise UserError(f"cannot write {folder}: {error}") from None
+        config = read_json(temporary / "unet" / "config.json")
+        config.pop("_name_or_path", None)  # where the weights were loaded from says nothing about them
+        write_json(temporary / "unet" / "config.json", config)
+        write_json(temporary / "scheduler" / "scheduler_config.json", {"_class_name": "DDPMScheduler", **model.config})
+        parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
+        write_json(temporary / "model_index.json", {"_class_name": "DDPMPipeline", **parts})

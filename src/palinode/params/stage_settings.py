@@ -1,0 +1,263 @@
+"""What each stage reads from its plan file: the typed blocks of one verb, one kind, one name."""
+
+from typing import Literal
+
+from palinode.params.attacks import PromptTuning, Relearn
+from palinode.params.bases import (
+    BaseKind,
+    ClassGate,
+    ImageData,
+    ImageGate,
+    JudgeData,
+    Phase,
+    TextGate,
+)
+from palinode.params.concept_tasks import ConceptAmounts, ConceptSample, Name
+from palinode.params.fields import Int, Settings, Trainable, Training
+from palinode.params.image_tasks import Evaluate, Sample
+from palinode.params.prompt_tasks import PromptChoice, PromptSample, PromptSplit
+
+Subject = int | Literal["sequential"]
+
+
+class Named(Settings):
+    """The root of all seeds, and the name of a task or a base that its seeds hold."""
+
+    root_seed: Int
+    name: str
+
+
+# Bases
+
+
+class OfBase(Named):
+    kind: BaseKind
+
+
+class PrepareImageBase(OfBase):
+    data: ImageData | None  # None: a finished model, for which nothing is prepared
+    without_repeated: bool
+
+
+class PrepareClassBase(OfBase):
+    images: str
+    judge: JudgeData | None  # None: an oracle, which has none of its own
+    size: int
+    channels: int
+    without: int | None
+
+
+class PrepareTextBase(OfBase):
+    trained: bool
+
+
+class TrainJudge(OfBase):
+    """Of an unconditional or a class-conditional base; None: it has none of its own, for `reason`."""
+
+    judge: JudgeData | None
+    reason: str
+
+
+class TrainSceneJudge(OfBase):
+    training: Phase | None
+    reason: str
+
+
+class PretrainImages(OfBase):
+    source: str | None
+    model: dict | None
+    scheduler: dict
+    pretrain: Training | None
+    size: int
+    channels: int
+
+
+class PretrainClasses(OfBase):
+    model: dict
+    scheduler: dict
+    pretrain: Training
+
+
+class PretrainText(OfBase):
+    source: str | None
+    model: dict | None
+    scheduler: dict | None
+    pool: int
+    autoencoder: Phase | None
+    contrastive: Phase | None
+    denoiser: Phase | None
+    without: str | None
+
+
+class GateImages(OfBase):
+    gate: ImageGate | None
+    reason: str
+
+
+class GateClasses(OfBase):
+    gate: ClassGate | None
+    reason: str
+
+
+class GateText(OfBase):
+    gate: TextGate | None
+    reason: str
+
+
+class Detect(Named):
+    prompts: str | None
+    generations: int
+    steps: int
+    guidance: float
+    batch: int
+    detectors: list[str]
+
+
+class Mitigate(Named):
+    generations: int
+    steps: int
+    guidance: float
+    batch: int
+    ground_truth: Literal["emoji", "list"]
+
+
+class Bound(Settings):
+    """The models one task uses, by name of their folder in models/; oracle: or why there is none."""
+
+    base: str
+    oracle: str | None
+    no_oracle: str
+    detect: bool
+
+
+class Bind(Settings):
+    tasks: dict[str, Bound]
+
+
+# Tasks
+
+
+class TaskSettings(Named):
+    """subjects: how many the task has."""
+
+    subjects: int
+
+
+class PrepareImages(TaskSettings):
+    data: ImageData
+    forget: str | list[str]
+    together: bool
+    hit_ratio: float
+
+
+class PrepareConcept(TaskSettings):
+    kind: BaseKind
+    target: Name
+    anchor: Name
+    images: str | None  # of a class-conditional base
+    prompts: str | None  # of a finished text-to-image base
+    amounts: ConceptAmounts
+    sample: ConceptSample
+
+
+class PreparePrompts(Named):
+    ground_truth: Literal["emoji", "list"]
+    sscd: str | None
+    choose: PromptChoice
+    split: PromptSplit
+    sample: PromptSample
+
+
+class Importance(TaskSettings):
+    fisher: tuple[int, int]
+    saliency: int
+    batch: int
+    gradient_checkpointing: bool
+
+
+class Unlearn(Named):
+    method: str
+    options: dict
+    trainable: Trainable
+    training: Training
+    absent: str | None = None  # why this row cannot run on this task
+
+
+class UnlearnPrompts(Unlearn):
+    sample: PromptSample
+
+
+class SampleImages(Named):
+    sample: Sample
+
+
+class SampleConcept(Named):
+    sample: ConceptSample
+
+
+class SamplePrompts(Named):
+    sample: PromptSample
+
+
+class EvaluateImages(Named):
+    evaluate: Evaluate
+
+
+class EvaluateConcept(TaskSettings):
+    kind: BaseKind
+    target: Name
+    bootstrap: int
+    lpips_trunk: str | None
+
+
+class EvaluatePrompts(Named):
+    ground_truth: Literal["emoji", "list"]
+    sscd: str | None
+    sample: PromptSample
+    bootstrap: int
+
+
+class AttackConcept(TaskSettings):
+    kind: BaseKind
+    target: Name
+    sample: ConceptSample
+    bootstrap: int
+    budget: Relearn | PromptTuning
+    training: Training
+
+
+# Report
+
+
+class ReportRow(Settings):
+    method: str
+    paper: str | None
+    options: dict
+    training: Training
+
+
+class ReportTask(Settings):
+    name: str
+    kind: Literal["images", "concept", "prompts"]
+    subjects: list[Subject]
+    rows: dict[str, ReportRow]
+
+
+class ReportBase(Settings):
+    name: str
+    kind: BaseKind
+
+
+class Attacked(Settings):
+    task: str
+    row: str
+    attacks: list[str]
+
+
+class ReportSettings(Settings):
+    root_seed: Int
+    seeds: list[int]
+    tasks: list[ReportTask]
+    bases: list[ReportBase]
+    detected: list[str]
+    attacked: list[Attacked]

@@ -1,0 +1,134 @@
+"""Everything that can be known to fail, checked before anything is computed; each problem is one line."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from palinode.core import seeds
+from palinode.core.errors import UserError
+from palinode.core.io import read_array
+from palinode.data import captions, emoji, prompt_file, prompt_lists, prompt_sets, sources
+from palinode.data.captions import STYLES
+from palinode.data.splits import read_labels
+from palinode.memorization import detectors
+from palinode.params import Params
+from palinode.params.bases import ClassBase, ImageData, OracleBase, TextBase, UnconditionalBase
+from palinode.params.concept_tasks import ConceptTask
+from palinode.params.image_tasks import ImageTask
+from palinode.pipeline import needs
+
+LARGEST = 64 * 2**30  # bytes of X, with its repeated images, that pretraining may hold in memory
+
+
+def check(params: Params, root: Path) -> None:
+    """UserError for the first problem; root: the repository's folder."""
+    needs.check(params)
+    for base in params.bases:
+        _check_base(params, base, root)
+    for name in params.images.tasks:
+        _check_image_task(params, name, params.image_tasks[name], root)
+    for name in params.concept.tasks:
+        _check_concept_task(params, name, params.concept_tasks[name], root)
+    if params.detection.bases:
+        _check_detection(params, root)
+
+
+def hash_data(path: Path) -> str:
+    """SHA-256 over the content of a file, or over the names and contents of a folder's files."""
+    digest = hashlib.sha256()
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for file in files:
+        digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with open(file, "rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _check_base(params: Params, name: str, root: Path) -> None:
+    base = params.recipe(name)
+    where = f"base_models.{name}"
+    try:
+        if isinstance(base, UnconditionalBase) and base.source is None:
+            _check_image_data(base.data, root)
+        if isinstance(base, ClassBase):
+            classes = _check_labelled(base.images, base.size, base.channels, root)
+            for path in (base.judge.train, base.judge.test):
+                _check_labelled(path, base.size, base.channels, root)
+            without = params.without(name)
+            if without is not None and not 0 <= int(without) < classes:
+                raise UserError(f"without: class {without} does not exist: there are 0 to {classes - 1}")
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    oracle = params.base_models[name]
+    if isinstance(oracle, OracleBase) and isinstance(base, TextBase):
+        known = {*captions.read_concepts(root / emoji.FOLDER / "concepts.yaml"), *STYLES, "memorized"}
+        if oracle.without not in known:
+            raise UserError(f"{where}.without: {oracle.without!r} is no concept, no style and not 'memorized'")
+
+
+def _check_image_data(data: ImageData, root: Path) -> None:
+    shape = (data.size, data.size, data.channels)
+    count = sources.inspect(root / data.images, shape)
+    if data.repeated is not None:
+        count += data.repeated.copies * sources.inspect(root / data.repeated.images, shape)
+    if count * int(np.prod(shape)) > LARGEST:
+        raise UserError(f"data: {count} images of {shape} are more than {LARGEST >> 30} GiB; lower `copies`")
+    if data.reference is not None:
+        sources.inspect(root / data.reference, shape)
+    if data.judge is not None:
+        for path in (data.judge.train, data.judge.test):
+            _check_labelled(path, data.size, data.channels, root)
+
+
+def _check_labelled(name: str, size: int, channels: int, root: Path) -> int:
+    """The number of classes of labelled images."""
+    path = root / name
+    count = sources.inspect(path, (size, size, channels))
+    return int(read_labels(path, count).max()) + 1
+
+
+def _check_image_task(params: Params, name: str, task: ImageTask, root: Path) -> None:
+    data = params.unconditional(task.base).data
+    shape = (data.size, data.size, data.channels)
+    try:
+        if isinstance(task.forget, str):
+            sources.inspect(root / task.forget, shape)
+        else:
+            sources.inspect(root / data.images, shape)
+            for file in task.forget:
+                sources.read_image(root / data.images / file, shape)
+    except UserError as error:
+        raise UserError(f"image_tasks.{name}.forget: {error}") from None
+
+
+def _check_concept_task(params: Params, name: str, task: ConceptTask, root: Path) -> None:
+    for pair in task.pairs:
+        try:
+            _check_pair(params, name, task, pair, root)
+        except UserError as error:
+            raise UserError(f"concept_tasks.{name}: {error}") from None
+
+
+def _check_pair(params: Params, name: str, task: ConceptTask, pair: tuple, root: Path) -> None:
+    """A pair that the base's prompts can be made of."""
+    base = params.recipe(task.base)
+    target, anchor = pair
+    if isinstance(base, ClassBase):
+        labels = read_array((root / base.images).with_name(f"{Path(base.images).stem}-labels.npy"))
+        classes = list(range(int(labels.max()) + 1))
+        prompt_sets.check_pair(target, anchor, classes, classes)
+        return
+    generator = seeds.generator(params.root_seed, name, "strata")
+    if task.prompts is not None:
+        concepts, grammar = prompt_file.read(root / task.prompts)
+    else:
+        concepts, grammar = captions.read_concepts(root / emoji.FOLDER / "concepts.yaml"), captions.EMOJI
+    prompt_sets.of_captions(concepts, str(target), str(anchor), task.sample.each, generator, grammar)
+
+
+def _check_detection(params: Params, root: Path) -> None:
+    for name in params.detection.detectors:
+        detectors.check(name, params.detection.generations, "detection.detectors: ")
+    if params.detection.prompts:
+        prompt_lists.read(root / params.detection.prompts)

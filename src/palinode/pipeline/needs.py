@@ -1,0 +1,37 @@
+"""Which methods run on which tasks: what a method needs, compared with what a task offers."""
+
+from palinode import methods, tasks
+from palinode.core.errors import UserError
+from palinode.params import KINDS, Params
+from palinode.params.bases import TextBase
+
+
+def offers(params: Params, kind: str, task: str) -> frozenset[str]:
+    """What a method may need of a task."""
+    offered: frozenset[str] = tasks.load(kind).OFFERS
+    if isinstance(params.recipe(params.task(task).base), TextBase):
+        offered |= {"text"}
+    return offered
+
+
+def missing_need(params: Params, kind: str, task: str, row: str) -> str | None:
+    """Why a row cannot run on a task, or None."""
+    settings = params.row(task, row)
+    method = methods.load(settings.method, settings.options, f"rows.{row}.options: ")
+    needs = method.needs
+    if settings.trainable != "all":
+        needs |= {"text"}  # cross-attention, which only text-to-image models have
+    missing = sorted(needs - offers(params, kind, task))
+    if not missing:
+        return None
+    return f"{row} needs {methods.NEEDS[missing[0]]}, which {task} does not offer"
+
+
+def check(params: Params) -> None:
+    """UserError for a row that can run on no task of its list."""
+    for kind in KINDS:
+        enabled = params.enabled(kind)
+        for row in enabled.rows:
+            reasons = [missing_need(params, kind, task, row) for task in enabled.tasks]
+            if reasons and all(reasons):
+                raise UserError(f"{kind}.rows: {reasons[0]}")

@@ -1,0 +1,72 @@
+"""What every stage script shares: arguments, one clear line on failure, absences, and a log of time and memory."""
+
+import gc
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from palinode.core.errors import Absent, UserError
+from palinode.core.io import write_absence
+from palinode.pipeline import graph
+
+LOG = Path("out/log.jsonl")  # in no list of outputs: what differs between identical runs stays out of DVC
+
+
+def main(run: Callable[..., None]) -> None:
+    """Run a stage, `run(work, *arguments)`, with the command line's arguments.
+
+    A UserError ends it with one line and status 1. A stage that ends well adds its seconds and its peak memory (GiB, of
+    the device too where that is CUDA) to the log.
+    """
+    start = time.perf_counter()
+    # Importing torch and diffusers makes three quarters of a million objects that stay. Searching them for garbage as
+    # often as Python does by default, and once more at the end, takes a quarter of a short stage's time
+    # (benchmarks/startup.py).
+    gc.set_threshold(100_000)
+    script = Path(sys.argv[0]).stem
+    arguments = sys.argv[1:]
+    try:
+        execute(run, script, arguments)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command continues from here")
+    _log(" ".join([script, *arguments]), time.perf_counter() - start)
+    gc.freeze()
+
+
+def execute(run: Callable[..., None], script: str, arguments: list[str]) -> None:
+    """Run the stage that the graph has for a script with these arguments; an absence goes to all its outputs."""
+    work = graph.find(script, arguments)
+    try:
+        run(work, *arguments)
+    except Absent as absence:
+        print(f"{work.name}: absent: {absence}")
+        for folder in work.outputs:
+            write_absence(folder, str(absence))
+
+
+def run_tool(run: Callable[..., None]) -> None:
+    """Run a tool, `run(*arguments)`; a UserError ends it with one line and status 1."""
+    try:
+        run(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def _log(stage: str, seconds: float) -> None:
+    entry: dict[str, str | float] = {"stage": stage, "seconds": round(seconds, 2)}
+    bytes_a_unit = 1 if sys.platform == "darwin" else 2**10
+    entry["GiB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * bytes_a_unit / 2**30, 2)
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_initialized():
+        entry["GiB on the device"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    try:
+        LOG.parent.mkdir(exist_ok=True)
+        with open(LOG, "a", encoding="utf-8") as log:
+            log.write(json.dumps(entry) + "\n")
+    except OSError as error:  # the stage's outputs are complete: that its time goes unrecorded must not undo them
+        print(f"note: {LOG} was not written: {error.strerror}", file=sys.stderr)

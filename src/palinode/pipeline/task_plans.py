@@ -1,0 +1,203 @@
+"""The plan files of tasks, the binding of tasks to models, and the report's."""
+
+import itertools
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+
+from palinode import methods, tasks
+from palinode.params import KINDS, Params, Row, Training
+from palinode.params import stage_settings as s
+from palinode.params.bases import ClassBase
+from palinode.params.concept_tasks import ConceptTask
+from palinode.params.image_tasks import ImageTask
+from palinode.params.prompt_tasks import PromptTask
+from palinode.pipeline.base_plans import Planned
+from palinode.pipeline.needs import missing_need
+
+Staged = tuple[str, str, BaseModel, tuple[str, ...], tuple[str, ...]]  # verb, name, settings, modules, data
+
+
+def plan_task(params: Params, kind: str, name: str) -> Iterator[Planned]:
+    """Every stage of one task."""
+    task = params.task(name)
+    if isinstance(task, ImageTask):
+        stages = _plan_images(params, name, task)
+    elif isinstance(task, ConceptTask):
+        stages = _plan_concept(params, name, task)
+    else:
+        stages = _plan_prompts(params, name, task)
+    for verb, path, settings, modules, data in stages:
+        yield f"{verb}-{kind}/{path}", settings, verb, (tasks.module_name(kind, verb), *modules), data
+
+
+def _plan_images(params: Params, name: str, task: ImageTask) -> Iterator[Staged]:
+    common = {"root_seed": params.root_seed, "name": name}
+    data = params.unconditional(task.base).data
+    files = [data.images, *([] if data.reference is None else [data.reference])]
+    files += [task.forget] if isinstance(task.forget, str) else []
+    together = task.subjects == "together"
+    subjects = 1 if together or isinstance(task.forget, str) else len(task.forget)
+    prepare = s.PrepareImages(
+        **common,
+        subjects=subjects,
+        data=data,
+        forget=task.forget,
+        together=together,
+        hit_ratio=task.hit_ratio,
+    )
+    yield "prepare", name, prepare, (), tuple(files)
+    yield "sample", name, s.SampleImages(**common, sample=task.sample), (), ()
+    yield "evaluate", name, s.EvaluateImages(**common, evaluate=task.evaluate), (), ()
+    for row in params.images.rows:
+        yield _plan_unlearning(params, "images", name, row)
+
+
+def _plan_concept(params: Params, name: str, task: ConceptTask) -> Iterator[Staged]:
+    base = params.recipe(task.base)
+    files: tuple[str, ...] = ("data/emoji",)
+    if isinstance(base, ClassBase):
+        files = (base.images, f"{base.images.removesuffix('.npy')}-labels.npy")
+    elif task.prompts is not None:
+        files = (task.prompts,)
+    count = {"root_seed": params.root_seed, "name": name, "subjects": len(task.pairs)}
+    for subject in params.concept.subjects:
+        # A subject that the task does not have is planned like the first: its stages say that there is none.
+        target, anchor = task.pairs[subject] if subject < len(task.pairs) else task.pairs[0]
+        path = f"{name}/{subject}"
+        prepare = s.PrepareConcept(
+            **count,
+            kind=base.kind,
+            target=target,
+            anchor=anchor,
+            images=base.images if isinstance(base, ClassBase) else None,
+            prompts=task.prompts,
+            amounts=task.data,
+            sample=task.sample,
+        )
+        yield "prepare", path, prepare, (), files
+        evaluate = s.EvaluateConcept(
+            **count, kind=base.kind, target=target, bootstrap=task.bootstrap, lpips_trunk=task.lpips_trunk
+        )
+        yield "evaluate", path, evaluate, (), () if isinstance(base, ClassBase) else ("data/emoji",)
+        for attack in params.attacks.attacks if name in params.attacks.tasks else []:
+            budget = params.attacks.budget(attack)
+            attacked = s.AttackConcept(
+                **count,
+                kind=base.kind,
+                target=target,
+                sample=task.sample,
+                bootstrap=task.bootstrap,
+                budget=budget,
+                training=Training(steps=budget.steps[-1], lr=budget.lr, batch=budget.batch),
+            )
+            yield "attack", f"{path}/{attack}", attacked, (), ()
+    importance = s.Importance(
+        **count,
+        fisher=task.data.fisher,
+        saliency=task.data.saliency,
+        batch=task.unlearn.batch,
+        gradient_checkpointing=task.unlearn.gradient_checkpointing,
+    )
+    yield "importance", name, importance, (), ()
+    sample = s.SampleConcept(root_seed=params.root_seed, name=name, sample=task.sample)
+    yield "sample", name, sample, (), ()
+    for row in params.concept.rows:
+        yield _plan_unlearning(params, "concept", name, row)
+
+
+def _plan_prompts(params: Params, name: str, task: PromptTask) -> Iterator[Staged]:
+    common = {"root_seed": params.root_seed, "name": name}
+    known = {"ground_truth": params.text(task.base).ground_truth, "sscd": task.sscd}
+    prepare = s.PreparePrompts(**common, **known, choose=task.choose, split=task.split, sample=task.sample)
+    yield "prepare", name, prepare, (), ("data/emoji",)
+    yield "sample", name, s.SamplePrompts(**common, sample=task.sample), (), ()
+    evaluate = s.EvaluatePrompts(**common, **known, sample=task.sample, bootstrap=task.bootstrap)
+    yield "evaluate", name, evaluate, (), ("data/emoji",)
+    for row in params.prompts.rows:
+        yield _plan_unlearning(params, "prompts", name, row)
+
+
+def _plan_unlearning(params: Params, kind: str, task: str, row: str) -> Staged:
+    settings = params.row(task, row)
+    unlearn = {
+        "root_seed": params.root_seed,
+        "name": task,
+        "method": settings.method,
+        "options": settings.options,
+        "trainable": settings.trainable,
+        "training": training_of(params, kind, task, settings),
+        "absent": missing_need(params, kind, task, row),
+    }
+    planned: s.Unlearn = s.Unlearn(**unlearn)
+    chosen = params.task(task)
+    if isinstance(chosen, PromptTask):
+        planned = s.UnlearnPrompts(**unlearn, sample=chosen.sample)
+    return "unlearn", f"{task}/{row}", planned, (f"{methods.__name__}.{settings.method}",), ()
+
+
+def training_of(params: Params, kind: str, task: str, row: Row) -> Training:
+    """How a row trains on a task."""
+    shared = params.task(task).unlearn.model_dump() | {"steps": row.steps}
+    lr = row.lr * params.concept.lr_multiplier if kind == "concept" else row.lr
+    return Training(lr=lr, **shared)
+
+
+def plan_bind(params: Params) -> s.Bind:
+    """Which models every task uses."""
+    bound = {}
+    for kind in KINDS:
+        for name in params.enabled(kind).tasks:
+            base = params.task(name).base
+            oracle, reason = _oracle_of(params, name)
+            bound[name] = s.Bound(base=base, oracle=oracle, no_oracle=reason, detect=kind == "prompts")
+    return s.Bind(tasks=bound)
+
+
+def _oracle_of(params: Params, name: str) -> tuple[str | None, str]:
+    """(the oracle of a task, or why it has none)."""
+    task = params.task(name)
+    if isinstance(task, PromptTask):
+        return None, "tasks of prompts have no oracle"
+    if isinstance(task, ImageTask):
+        without: str | int = "repeated"
+        repeated = params.unconditional(task.base).data.repeated
+        if repeated is None or repeated.images != task.forget:
+            return None, f"no model was trained without the forget set of {name}"
+    else:
+        if len(task.pairs) > 1:
+            return None, f"{name} has several targets, and an oracle never saw one"
+        without = task.pairs[0][0]
+    oracle = params.oracle_of(task.base, without)
+    return oracle, "" if oracle else f"no model was trained without {without}"
+
+
+def plan_report(params: Params) -> s.ReportSettings:
+    """What the report shows, in the order of the lists."""
+    shown = []
+    for kind in KINDS:
+        enabled = params.enabled(kind)
+        for name in enabled.tasks:
+            rows = {row: _report_row(params, kind, name, row) for row in enabled.rows}
+            shown.append(s.ReportTask(name=name, kind=kind, subjects=enabled.subjects, rows=rows))
+    order = {"class": 0, "text": 1}
+    bases = [s.ReportBase(name=base, kind=params.recipe(base).kind) for base in params.bases]
+    attacked = itertools.product(params.attacks.tasks, ["base", "oracle", *params.attacks.rows])
+    return s.ReportSettings(
+        root_seed=params.root_seed,
+        seeds=params.seeds,
+        tasks=shown,
+        bases=sorted((base for base in bases if base.kind in order), key=lambda base: order[base.kind]),
+        detected=params.detection.bases,
+        attacked=[s.Attacked(task=task, row=row, attacks=params.attacks.attacks) for task, row in attacked],
+    )
+
+
+def _report_row(params: Params, kind: str, task: str, row: str) -> s.ReportRow:
+    settings = params.row(task, row)
+    return s.ReportRow(
+        method=settings.method,
+        paper=settings.paper,
+        options=settings.options,
+        training=training_of(params, kind, task, settings),
+    )

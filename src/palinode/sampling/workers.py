@@ -1,0 +1,48 @@
+"""Several processes that share the chunks of one sampling run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from palinode.core.errors import UserError
+from palinode.core.scratch import Scratch
+
+SHARDS = "PALINODE_SHARDS"  # set for the worker processes: the scratch folder that takes their chunks
+
+
+def launch(scratch: Scratch, processes: int) -> None:
+    """Let that many copies of this script make the chunks first; nothing for one process.
+
+    torch's launcher, because accelerate's starts a single process on a CPU.
+    """
+    if processes == 1:
+        return
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = os.environ | {SHARDS: str(scratch.folder)}
+    finished = subprocess.run([*launcher, *sys.argv], env=environment, check=False)
+    if finished.returncode:
+        raise UserError(f"a sampling process ended with status {finished.returncode}")
+
+
+def shared_folder() -> Path | None:
+    """The scratch folder that takes this process's chunks; None in a process that `launch` did not start."""
+    return Path(os.environ[SHARDS]) if SHARDS in os.environ else None
+
+
+def own_device(device: torch.device) -> torch.device:
+    """The device of this worker: its own GPU, or the CPU."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=device.type == "cpu").device
+
+
+def own_share(threads: int) -> slice:
+    """Which chunks are this worker's: every processes-th one."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    torch.set_num_threads(threads)  # the launcher changes it, and the bytes may depend on it
+    return slice(state.process_index, None, state.num_processes)

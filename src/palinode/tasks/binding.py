@@ -1,0 +1,34 @@
+"""Which models each task uses, copied into one folder a task.
+
+A stage's dependencies are paths, and dvc.yaml cannot look up a task's base. So this one cheap stage depends on all
+models, and every other stage of a task on its own folder: a new model reruns this stage, and nothing that it does not
+change.
+"""
+
+import shutil
+from pathlib import Path
+
+from palinode.core.io import atomic, write_absence
+from palinode.core.work import Work
+from palinode.params.stage_settings import Bind, Bound
+
+
+def bind(work: Work) -> None:
+    """out/bases/<task>/: base/, judge/, oracle/ (or its absence), and detect/ for tasks of prompts."""
+    settings = work.settings(Bind)
+    models = work.input("models")
+    with atomic(work.outputs[0]) as folder:
+        folder.mkdir(parents=True)
+        for task, bound in settings.tasks.items():
+            _bind_task(bound, models, folder / task)
+
+
+def _bind_task(bound: Bound, models: Path, folder: Path) -> None:
+    shutil.copytree(models / bound.base / "model", folder / "base")
+    shutil.copytree(models / bound.base / "judge", folder / "judge")
+    if bound.oracle is None:
+        write_absence(folder / "oracle", bound.no_oracle)
+    else:
+        shutil.copytree(models / bound.oracle / "model", folder / "oracle")
+    if bound.detect:
+        shutil.copytree(models / bound.base / "detect", folder / "detect")

@@ -1,0 +1,40 @@
+"""Which weights matter to the target and to the rest, for the methods that ask."""
+
+from collections.abc import Callable
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from palinode.core import seeds
+from palinode.core.io import atomic
+from palinode.core.work import Work
+from palinode.models import loading
+from palinode.params.stage_settings import Importance
+from palinode.tasks.cells import check_subject, seed_name
+from palinode.training import concept_batches, importance
+
+
+def run(work: Work, task: str, subject: str) -> None:
+    settings = work.settings(Importance)
+    number = check_subject(subject, settings.subjects)
+    key = (settings.root_seed, seed_name(settings.name, number), "importance")
+    model = loading.load(work.input("base"), work.device)
+    data = concept_batches.load(work.input("training"))
+    batches = concept_batches.ConceptBatches(data, model, settings.batch, 1, key)
+    if settings.gradient_checkpointing:
+        model.net.enable_gradient_checkpointing()
+    pictures, draws = settings.fisher
+    x = data.retain[:pictures].to(model.device)
+    conditions = batches.conditions[data.retain_prompt[:pictures]]
+
+    def measure_saliency() -> Tensor:
+        return importance.saliency(model, (next(batches(step)) for step in range(settings.saliency)))
+
+    def measure_fisher() -> Tensor:
+        return importance.fisher(model, x, conditions, draws, seeds.generator(*key, "fisher"))
+
+    measures: dict[str, Callable[[], Tensor]] = {"saliency": measure_saliency, "fisher": measure_fisher}
+    with atomic(work.outputs[0]) as folder:
+        folder.mkdir(parents=True)
+        for name, measure in measures.items():  # one at a time: each is as large as the network
+            save_file({name: measure().cpu()}, folder / f"{name}.safetensors")

@@ -1,0 +1,35 @@
+"""Unlearn the forget set of one subject from the base model."""
+
+from palinode import methods
+from palinode.core.errors import Absent
+from palinode.core.io import read_json
+from palinode.core.work import Work
+from palinode.data.splits import read_subject
+from palinode.models import unconditional
+from palinode.params.stage_settings import Unlearn
+from palinode.tasks.cells import check_subject, seed_name, write_training
+from palinode.training.batches import ImageBatches
+from palinode.training.unlearning import Job, unlearn
+
+
+def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
+    settings = work.settings(Unlearn)
+    if settings.absent:
+        raise Absent(settings.absent)
+    metadata = read_json(work.input("metadata.json"))
+    number = check_subject(subject, len(metadata["subjects"]))
+    retain, forget = read_subject(work.input("metadata.json").parent, number, metadata)
+    training = settings.training
+    method = methods.load(settings.method, settings.options, f"rows.{row}.options: ")
+    key = (settings.root_seed, seed_name(settings.name, number), "unlearn", seed)
+    with work.scratch() as scratch:
+        model = unconditional.load(work.input("base"), work.device, training.precision)
+
+        def batches() -> ImageBatches:
+            total = len(model.schedule)
+            return ImageBatches(retain, forget, total, training.batch, training.accumulate, work.device, key)
+
+        job = Job(model=model, seen=model, batches=batches, key=key, statistics={})
+        history = unlearn(job, method, training, settings.trainable, scratch, work.name)
+        unconditional.save(model, work.output("model"))
+        write_training(work.output("training"), history, model.nfe)
