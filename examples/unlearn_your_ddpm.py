@@ -2,8 +2,8 @@
 
 python examples/unlearn_your_ddpm.py models/tshirt/model data/fashion/tshirt.npy data/mnist/train.npy
 
-Pictures are image files in a folder, or uint8 [N, H, W, C] in a .npy file; to be kept is what else was trained on. The
-sheet OUT/before-and-after.png shows pictures to forget, noised and restored by either model, then samples of either model.
+Pictures are image files in a folder, or uint8 [N, H, W, C] in a .npy file. Those to keep are all others of the training
+set. OUT/before-and-after.png shows pictures to forget, noised and restored by either model, and samples of both.
 """
 
 import argparse
@@ -46,10 +46,10 @@ def main(options: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(0)
     for step in range(options.steps):
         drawn = [images[draw_rows(len(images), options.batch, generator).numpy()] for images in (keep, forget)]
-        x, a = map(to_model, drawn)
-        t, eps = draw_noise(x.shape, len(model.schedule), generator)
-        tensors = [v.to(model.device) for v in (x, a, t, eps, torch.rand(options.batch, generator=generator))]
-        losses = method.losses(model, Batch(*tensors, total=len(model.schedule), generator=generator))
+        x, a = (to_model(images).to(model.device) for images in drawn)
+        t, eps = (v.to(model.device) for v in draw_noise(x.shape, len(model.schedule), generator))
+        u = torch.rand(options.batch, generator=generator).to(model.device)
+        losses = method.losses(model, Batch(x, a, t, eps, u, len(model.schedule), generator))
         gradients = {}
         for name, loss in losses.items():
             terms = loss + 0 * parameters[0].sum()  # a loss in which no picture of the batch takes part has no graph

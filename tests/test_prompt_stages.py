@@ -10,7 +10,7 @@ from project import ROOT
 from tiny import SCORES, run, untrained, write_plan
 
 from palinode.core.io import read_csv, read_json, write_json
-from palinode.memorization import ground_truth, prompt_sampler, realism, splitting
+from palinode.memorization import ground_truth, mitigation, prompt_sampler, realism, splitting
 from palinode.params.stage_settings import ReportSettings
 from palinode.report import collect, task_view
 from palinode.report.reference_tables import read_mapping, read_tables
@@ -46,6 +46,7 @@ def work(tmp_path, monkeypatch, untrained):
     tiny.place_scores(folder / "models", {"threshold": 1.0})
     monkeypatch.setattr(ground_truth, "COPY", 10.0)
     monkeypatch.setattr(splitting, "COPY", 0.0)
+    monkeypatch.setattr(mitigation, "ITERATIONS", 1)
     monkeypatch.setattr(ground_truth.LabelledGroundTruth, "copies", tiny.every_second)
     return folder
 
@@ -105,6 +106,7 @@ def test_a_task_runs_from_flagged_prompts_to_metrics(work):
     assert not list((work / "scratch").iterdir())
 
 
+@pytest.mark.slow
 def test_subjects_and_what_was_drawn_reach_the_report(work):
     begin()
     for subject in ("0", "1", "sequential"):
@@ -121,6 +123,7 @@ def test_subjects_and_what_was_drawn_reach_the_report(work):
     assert shown["main"].columns[0].name == "success_modified"
 
 
+@pytest.mark.slow
 def test_one_model_forgets_all_prompts_in_sequence(work, monkeypatch):
     begin()
     cell = measure("naive", "sequential")
@@ -150,6 +153,7 @@ def test_one_model_forgets_all_prompts_in_sequence(work, monkeypatch):
     assert contents(cell) == expected
 
 
+@pytest.mark.slow
 def test_a_killed_cell_goes_on_to_the_same_bytes(work, monkeypatch):
     begin()
     cell = measure("naive", "0")
@@ -231,6 +235,7 @@ def test_what_is_drawn_unprompted_is_kept_under_the_original(work, monkeypatch):
         assert prompt["trained_on"] == prompt["text"] and prompt["modified"] == "" and prompt["edits"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_hand", [False, True])
 def test_of_a_base_that_is_not_ours_only_the_list_is_known(work, monkeypatch, at_hand):
     monkeypatch.setattr(ground_truth.PromptListGroundTruth, "copies", tiny.every_second)

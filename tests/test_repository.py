@@ -1,22 +1,24 @@
-"""The house rules, held by the files themselves: sizes, imports, the lock and the set-up commands."""
+"""What the repository promises around its code: words that lead somewhere, the lock and the set-up commands."""
 
-import ast
 import configparser
+import io
 import os
 import re
 import shutil
 import subprocess
+import tokenize
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from project import repository_files
+from project import ROOT, repository_files
 
-ROOT = Path(__file__).resolve().parents[1]
-# The direction of the data flow; a module never reaches a later one, directly or through statistics.
-LAYERS = ["params", "data", "models", "methods", "training", "sampling", "metrics", "memorization", "report"]
+# What nobody who has only this repository can look up.
+CITATION = re.compile(r"\bdigests?\b(?:,|,? section|, \w+)? ?\d|\bof the digest\b|\bdigest, (?:section|[A-Z])")
+DOCUMENT = re.compile(r"[\w-]+\.md\b")
 # Fragments, so that this file does not hold what it forbids.
 HOSTS = [
     "py" + "pi.org",
@@ -36,92 +38,43 @@ MACHINE_PATH = re.compile(
 )
 
 
-def python_files(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+# Words
 
 
-def lines(path: Path) -> int:
-    return len(path.read_text().splitlines())
+def prose(path: Path) -> Iterator[tuple[int, str]]:
+    """(line number, text): lines of a document, or comments and strings of a Python file."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        yield from enumerate(text.splitlines(), 1)
+        return
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in (tokenize.COMMENT, tokenize.STRING):
+            yield from enumerate(token.string.splitlines(), token.start[0])
 
 
-def too_long(paths: list[Path], limit: int) -> dict[str, int]:
-    return {str(path.relative_to(ROOT)): lines(path) for path in paths if lines(path) > limit}
-
-
-# Size and shape of the code
-
-
-def test_files_are_short():
-    methods = ROOT / "src/palinode/methods"
-    assert not too_long(python_files("src") + python_files("stages"), 300)
-    assert not too_long([path for path in methods.glob("*.py") if not path.name.startswith("_")], 80)
-    assert not too_long(python_files("stages"), 60)
-
-
-def test_the_package_stays_small():
-    counted = [path for path in python_files("src") if not {"methods", "memorization"} & set(path.parts)]
-    assert sum(map(lines, counted)) <= 7900
-
-
-def test_every_python_file_compiles():
-    for path in repository_files():
-        if path.suffix == ".py":
-            compile(path.read_text(), str(path), "exec")
-
-
-def imports() -> dict[str, set[str]]:
-    """Top-level module of the package -> the other top-level modules it imports anywhere, lazily or not."""
-    package = ROOT / "src/palinode"
-    graph = {path.stem: set() for path in package.iterdir() if path.is_dir() or path.suffix == ".py"}
-    for path in package.rglob("*.py"):
-        inside = path.relative_to(package)
-        owner = inside.parts[0].removesuffix(".py")
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                parents = ["palinode", *inside.parts[:-1]]
-                base = ".".join(parents[: len(parents) - node.level + 1]) if node.level else ""
-                module = ".".join(filter(None, [base, node.module]))
-                names = [f"{module}.{alias.name}" for alias in node.names]
-            tops = {name.split(".")[1] for name in names if name.startswith("palinode.")}
-            graph[owner] |= (tops & graph.keys()) - {owner}
-    return graph
-
-
-def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
-    seen, todo = set(), [start]
-    while todo:
-        new = graph[todo.pop()] - seen
-        seen |= new
-        todo += new
-    return seen
-
-
-def test_imports_run_one_way():
-    graph = imports()
-    assert graph, "no modules found"
-    backward = {
-        name: later
-        for i, name in enumerate(LAYERS)
-        if name in graph
-        if (later := reachable(graph, name) & set(LAYERS[i + 1 :]))
-    }
-    cycles = [name for name in graph if name in reachable(graph, name)]
-    assert not backward and not cycles, f"backward: {backward}; in a cycle: {cycles}"
+def test_citations_lead_somewhere():
+    """Nothing is cited that is not in the repository: no digest by its section, no document that does not exist."""
+    files = repository_files()
+    documents = {path.name for path in files if path.suffix == ".md"}
+    texts = [path for path in files if path.suffix == ".md" and path.name != "CHANGELOG.md"]
+    lost = []
+    for path in texts + [path for path in files if path.suffix == ".py" and path.is_relative_to(ROOT / "src")]:
+        for number, text in prose(path):
+            cited = CITATION.findall(text) + [word for word in DOCUMENT.findall(text) if word not in documents]
+            lost += [f"{path.relative_to(ROOT)}:{number}: {word}" for word in cited]
+    assert not lost, "\n".join(lost)
 
 
 def test_no_machine_or_registry_is_named():
-    found = []
+    named = []
     for path in repository_files():
         content = path.read_bytes()
         if b"\0" in content:
             continue
         for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
             if any(host in line for host in HOSTS) or MACHINE_PATH.search(line):
-                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
-    assert not found, "\n".join(found)
+                named.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert not named, "\n".join(named)
 
 
 # Set-up
@@ -176,10 +129,38 @@ def script(path: Path, body: str) -> None:
     path.chmod(0o755)
 
 
-@pytest.mark.parametrize("target", ["help", "install", "repro", "test", "lint", "bench", "tune", "readme", "clean"])
-def test_make_targets_parse(target):
-    run = make(ROOT, "-n", target)
-    assert (run.returncode, run.stderr) == (0, "")
+def test_make_targets_parse():
+    targets = re.findall(r"^([a-z][a-z-]*):.* ## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {"help", "repro", "test", "test-full", "check", "lint", "coverage", "tune", "readme", "clean"} <= set(
+        targets
+    )
+    for target in targets:
+        run = make(ROOT, "-n", target, "ARGS=TASK ROW")
+        assert (run.returncode, run.stderr) == (0, ""), target
+        scripts = re.findall(r"python ((?:tools|benchmarks)/\S+)", run.stdout)
+        assert all((ROOT / path).is_file() for path in scripts), target
+        assert "tools/tune.py TASK ROW" in run.stdout or target != "tune"
+
+
+def test_lint_comes_before_the_tests_everywhere():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    assert steps[-2:] == ["make lint", "make test"]
+    lint = make(ROOT, "-n", "lint").stdout
+    assert re.findall(r"(ruff format --check|ruff check|mypy src stages)", lint) == [
+        "ruff format --check",
+        "ruff check",
+        "mypy src stages",
+    ]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert {hook["entry"].split()[0].removeprefix(".venv/bin/") for hook in hooks} == {"ruff", "mypy"} <= lock().keys()
+
+
+def test_templates_are_forms():
+    for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("[bm]*.yml"):
+        form = yaml.safe_load(path.read_text())
+        assert form["name"] and form["description"]
+        assert any(field.get("validations", {}).get("required") for field in form["body"])
 
 
 def test_an_old_python_is_refused_in_one_line(tmp_path):
@@ -203,9 +184,11 @@ def test_only_a_newer_lock_installs_again(tmp_path):
     assert make(tmp_path, "-q", "install").returncode == 1
 
 
-def test_ci_fails_when_the_tests_fail(tmp_path):
+@pytest.mark.parametrize(("fails", "ran"), [("lint", ["lint"]), ("test", ["lint", "test"]), ("", ["lint", "test"])])
+def test_ci_stops_at_the_first_failure(tmp_path, fails, ran):
     shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
-    script(tmp_path / "bin/make", 'echo "$PWD: $*"; exit 3')
+    script(tmp_path / "bin/make", f'echo "$PWD: $*"; test "$*" != "{fails}" || exit 3')
     environment = os.environ | {"PATH": f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}"}
     run = subprocess.run(["bash", tmp_path / ".ci/run"], env=environment, capture_output=True, text=True)
-    assert (run.returncode, run.stdout) == (3, f"{tmp_path}: test\n")
+    assert run.returncode == (3 if fails else 0)
+    assert run.stdout.splitlines() == [f"{tmp_path}: {target}" for target in ran]

@@ -1,18 +1,35 @@
 """Samplers against diffusers' schedulers; pairing, chunking and order."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
-from conftest import SCHEDULER, UNET
+from conftest import SCHEDULER, TEXT_MODEL, TEXT_SCHEDULER, UNET
 
+from palinode.core.errors import UserError
+from palinode.core.images import to_images
 from palinode.core.scratch import Scratch
-from palinode.models import unconditional
-from palinode.models.schedule import leading_timesteps
-from palinode.sampling import paired, samplers, unprompted
+from palinode.models import class_conditional, text_to_image, unconditional
+from palinode.models.guidance import Guided
+from palinode.models.schedule import Schedule, leading_timesteps
+from palinode.params.image_tasks import Sample
+from palinode.sampling import paired, prompted, samplers, unprompted, workers
 
-SETTINGS = SimpleNamespace(sampler="ddpm", steps=5, chunk=4)
+SETTINGS = Sample(sampler="ddpm", steps=5, chunk=4, count=10)
+KEY = (1, "task")
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    monkeypatch.setenv("PALINODE_SCRATCH", str(tmp_path))
+    return lambda name: Scratch(name, [])
+
+
+@pytest.fixture(scope="module")
+def text_model(corpus):
+    return text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, corpus.words, seed=1)
+
+
+# Samplers
 
 
 @pytest.mark.parametrize("name", ["ddpm", "ddim"])
@@ -23,36 +40,80 @@ def test_samplers_agree_with_diffusers(model, name):
     config = {k: v for k, v in SCHEDULER.items() if name == "ddpm" or k != "variance_type"}
     scheduler = cls(**config, timestep_spacing="leading", **({"set_alpha_to_one": True} if name == "ddim" else {}))
     scheduler.set_timesteps(10)
-    assert scheduler.timesteps.tolist() == leading_timesteps(1000, 10)
+    times = leading_timesteps(1000, 10)
+    assert scheduler.timesteps.tolist() == times
 
     start = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     noise = torch.Generator().manual_seed(1)
-    ours = samplers.SAMPLERS[name](model, start, leading_timesteps(1000, 10), lambda: torch.randn(start.shape, generator=noise))
-    x, noise = start, torch.Generator().manual_seed(1)
+    ours = samplers.SAMPLERS[name](model, start, times, lambda: torch.randn(start.shape, generator=noise))
+    x = start
+    noise = torch.Generator().manual_seed(1)
     for t in scheduler.timesteps:
         x = scheduler.step(model.predict(x, t.repeat(2)), t, x, generator=noise).prev_sample
     torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
 
 
+def test_ddim_draws_nothing_and_ends_where_the_schedule_says(model):
+    def refuse():
+        raise AssertionError("no noise is drawn")
+
+    start = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    model.schedule = Schedule(model.schedule.alpha_bar, clip=False)
+    with torch.no_grad():
+        whole = samplers.ddim(model, start, [999, 500], refuse)
+        assert torch.equal(whole, samplers.ddim(model, start, [999, 500]))
+        model.schedule = Schedule(model.schedule.alpha_bar, clip=False, final=float(model.schedule.alpha_bar[0]))
+        assert not torch.allclose(whole, samplers.ddim(model, start, [999, 500]), atol=1e-4)
+
+
+def test_a_prediction_of_the_noise_stands_for_an_image():
+    schedule = Schedule.from_config(SCHEDULER)
+    x, eps = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0, 10, 400, 900])
+    torch.testing.assert_close(schedule.predict_x0(schedule.add_noise(x, eps, t), eps, t), x, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("steps", [0, 1001])
+def test_time_steps_beyond_the_schedule_are_refused(steps):
+    with pytest.raises(UserError, match=rf"steps must lie in 1\.\.1000, not {steps}"):
+        leading_timesteps(1000, steps)
+
+
+# Without prompts
+
+
 def test_a_sample_depends_on_its_index_alone(model):
-    key = (1, "task")
-    together = unprompted.sample_chunk(model, key, 0, 4, "ddpm", 5)
-    again = unprompted.sample_chunk(model, key, 0, 4, "ddpm", 5)
-    alone = unprompted.sample_chunk(model, key, 2, 2, "ddpm", 5)
+    together = unprompted.sample_chunk(model, KEY, 0, 4, "ddpm", 5)
+    again = unprompted.sample_chunk(model, KEY, 0, 4, "ddpm", 5)
+    alone = unprompted.sample_chunk(model, KEY, 2, 2, "ddpm", 5)
     assert np.array_equal(together, again)
     assert np.abs(together[2:].astype(int) - alone).max() <= 1  # another chunk size: rounding only
     assert not np.array_equal(together, unprompted.sample_chunk(model, (1, "other"), 0, 4, "ddpm", 5))
 
 
-def test_any_order_and_any_interruption_give_the_same_bytes(model, tmp_path, monkeypatch):
-    monkeypatch.setenv("PALINODE_SCRATCH", str(tmp_path))
-    with Scratch("whole", []) as scratch:
-        whole = unprompted.sample_all(model, (1, "task"), 10, SETTINGS, scratch, "test")
-    with Scratch("parts", []) as scratch:
-        for part in reversed(paired.chunks(10, 4)[1:]):  # the last chunks first, as another process would
-            unprompted._chunk(scratch.folder, model, (1, "task"), part, SETTINGS)
-        parts = unprompted.sample_all(model, (1, "task"), 10, SETTINGS, scratch, "test")
-    assert whole.shape == (10, 8, 8, 1) and np.array_equal(whole, parts)
+def test_any_order_and_any_interruption_give_the_same_bytes(model, scratch):
+    with scratch("whole") as place:
+        whole = unprompted.sample(model, KEY, SETTINGS, place, "test")
+    with scratch("parts") as place:
+        for number in (2, 1):  # the last chunks first, as another process would
+            own = slice(number, number + 1)
+            unprompted.sample(model, KEY, SETTINGS, Scratch.at("parts", place.folder), "test", share=own)
+        parts = unprompted.sample(model, KEY, SETTINGS, place, "test")
+    assert whole.shape == (10, 8, 8, 1)
+    assert np.array_equal(whole, parts)
+
+
+def test_finished_chunks_are_not_drawn_again(model, scratch):
+    def evaluations(place: Scratch) -> int:
+        before = model.nfe["forward"]
+        unprompted.sample(model, KEY, SETTINGS, place, "test")
+        return model.nfe["forward"] - before
+
+    with scratch("task") as place:
+        assert evaluations(place) == 10 * 5
+        assert evaluations(place) == 0
+        (place.folder / "chunk-8.npy").unlink()
+        assert evaluations(place) == 2 * 5
 
 
 def test_models_share_the_noise(model):
@@ -61,7 +122,7 @@ def test_models_share_the_noise(model):
     for net in (model.net, other.net):
         torch.nn.init.zeros_(net.conv_out.weight)
         torch.nn.init.zeros_(net.conv_out.bias)
-    first, second = (unprompted.sample_chunk(m, (1, "task"), 0, 3, "ddpm", 5) for m in (model, other))
+    first, second = (unprompted.sample_chunk(m, KEY, 0, 3, "ddpm", 5) for m in (model, other))
     assert np.array_equal(first, second)
 
 
@@ -69,7 +130,7 @@ def test_global_randomness_is_left_alone(model):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    unprompted.sample_chunk(model, (1, "task"), 0, 2, "ddpm", 3)
+    unprompted.sample_chunk(model, KEY, 0, 2, "ddpm", 3)
     unconditional.create(UNET, SCHEDULER, seed=3)
     assert torch.equal(torch.rand(3), expected)
 
@@ -77,3 +138,69 @@ def test_global_randomness_is_left_alone(model):
 def test_chunks_cover_every_index_once():
     covered = [i for first, count in paired.chunks(10, 4) for i in range(first, first + count)]
     assert covered == list(range(10))
+
+
+def test_only_a_worker_has_a_shared_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv(workers.SHARDS, raising=False)
+    assert workers.shared_folder() is None
+    monkeypatch.setenv(workers.SHARDS, str(tmp_path))
+    assert workers.shared_folder() == tmp_path
+
+
+def test_one_process_starts_no_others(scratch, monkeypatch):
+    monkeypatch.setattr("subprocess.run", None)
+    with scratch("task") as place:
+        workers.launch(place, 1)
+
+
+def test_a_process_that_fails_ends_the_run_with_one_line(scratch, monkeypatch):
+    class Failed:
+        returncode = 3
+
+    monkeypatch.setattr("subprocess.run", lambda *arguments, **options: Failed)
+    with pytest.raises(UserError, match="a sampling process ended with status 3"), scratch("task") as place:
+        workers.launch(place, 2)
+
+
+# With prompts
+
+
+def test_prompted_samples_depend_neither_on_the_chunk_nor_on_other_prompts(text_model):
+    prompts = ["a kitty", "a dog, on blue", "a kitty", "look at grapes"]
+    whole = prompted.draw(text_model, prompts, KEY, 2.0, 3, chunk=4)
+    single = prompted.draw(text_model, prompts[:2], KEY, 2.0, 3, chunk=1)
+    assert whole.shape == (4, 32, 32, 3)
+    assert np.abs(whole[:2].astype(int) - single).max() <= 1
+    assert not np.array_equal(whole[0], whole[2]), "the same prompt, another noise"
+
+
+def test_too_many_steps_are_refused():
+    with pytest.raises(UserError, match=r"steps must lie in 1\.\.99, not 100"):
+        prompted.timesteps(TEXT_SCHEDULER, 100)
+
+
+def test_finished_chunks_of_prompts_are_not_drawn_again(text_model, scratch):
+    prompts = ["a dog"] * 5
+    with scratch("task") as place:
+        whole = prompted.draw(text_model, prompts, KEY, 2.0, 3, place, chunk=2)
+        (place.folder / "chunk-2.npy").unlink()
+        np.save(place.folder / "chunk-0.npy", np.zeros_like(whole[:2]))
+        again = prompted.draw(text_model, prompts, KEY, 2.0, 3, place, chunk=2)
+    assert not again[:2].any()
+    assert np.array_equal(again[2:], whole[2:])
+
+
+def test_a_trajectory_is_what_the_model_was_shown():
+    """Classes with pixels, in two chunks: the end is the sample, the first state is the noise."""
+    model = class_conditional.create(UNET, SCHEDULER | {"clip_sample": False}, classes=3, seed=1)
+    prompts = [0, 2, None]
+    ends, states, times = prompted.trace(model, prompts, KEY, 2.0, 4, chunk=2)
+    assert times.tolist() == [750, 500, 250, 0]
+    assert states.shape == (3, 4, 1, 8, 8)
+    noise = paired.initial_noise(model, KEY, 0, 3)
+    assert torch.equal(states[:, 0], noise)
+    with torch.no_grad():
+        guided = Guided(model, model.condition(prompts), model.condition([None]), 2.0)
+        torch.testing.assert_close(samplers.ddim(guided, noise, times.tolist()), ends, rtol=1e-4, atol=1e-4)
+    drawn = prompted.draw(model, prompts, KEY, 2.0, 4)
+    assert np.abs(drawn.astype(int) - to_images(ends)).max() <= 1

@@ -1,30 +1,41 @@
-"""What every stage script shares: the log of what a stage took."""
+"""What every stage script shares: the graph's stage, absences, and the log of what a stage took."""
 
 import json
+import shutil
 import sys
 
 import pytest
+from project import ROOT
 
-from palinode.core.errors import UserError
+from palinode.core.errors import Absent, UserError
 from palinode.core.scratch import Scratch
 from palinode.pipeline import stage
 
 
-def test_a_stage_that_ends_well_logs_its_time_and_memory(tmp_path, monkeypatch):
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with the graph."""
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["stages/sample.py", "tshirt", "naive", "0"])
+    return tmp_path
+
+
+def start(monkeypatch, run, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", [f"stages/{arguments[0]}.py", *arguments[1:]])
+    stage.main(run)
+
+
+def test_a_stage_that_ends_well_logs_its_time_and_memory(folder, monkeypatch):
     for _ in range(2):
-        stage.main(lambda task, row, seed: None)
+        start(monkeypatch, lambda work, *cell: None, "sample", "images", "tshirt", "0", "naive", "0")
     lines = [json.loads(line) for line in stage.LOG.read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["sample tshirt naive 0"] * 2
+    assert [line["stage"] for line in lines] == ["sample images tshirt 0 naive 0"] * 2
     assert all(0 <= line["seconds"] < 60 and 0 < line["GiB"] < 24 for line in lines)
 
 
-def test_a_log_that_cannot_be_written_does_not_undo_the_stage(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["stages/plan.py"])
-    (tmp_path / "out").write_text("a file where the folder should be")
-    stage.main(lambda: None)
+def test_a_log_that_cannot_be_written_does_not_undo_the_stage(folder, monkeypatch, capsys):
+    (folder / "out").write_text("a file where the folder should be")
+    start(monkeypatch, lambda work: None, "plan")
     assert capsys.readouterr().err.startswith("note: out/log.jsonl was not written: ")
 
 
@@ -35,13 +46,50 @@ def test_a_scratch_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
         pass
 
 
-def test_a_stage_that_fails_logs_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["stages/plan.py"])
-
-    def fail():
+def test_a_stage_that_fails_logs_nothing(folder, monkeypatch):
+    def fail(work):
         raise UserError("no such task")
 
     with pytest.raises(SystemExit, match="error: no such task"):
-        stage.main(fail)
+        start(monkeypatch, fail, "plan")
     assert not stage.LOG.exists()
+
+
+def test_an_interrupted_stage_says_how_to_go_on(folder, monkeypatch):
+    def interrupt(work):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match="interrupted: the same command continues from here"):
+        start(monkeypatch, interrupt, "plan")
+
+
+def test_what_is_absent_is_said_in_every_output(folder, monkeypatch, capsys):
+    def absent(work, *cell):
+        raise Absent("there is no such subject")
+
+    start(monkeypatch, absent, "unlearn", "images", "tshirt", "3", "naive", "0")
+    cell = folder / "out/cells/tshirt/3/naive/0"
+    for part in ("model", "training"):
+        assert (cell / part / "absent.txt").read_text() == "there is no such subject\n"
+    assert "unlearn-images@tshirt-3-naive-0: absent: there is no such subject" in capsys.readouterr().out
+    assert stage.LOG.exists(), "a stage that says why it makes nothing has ended well"
+
+
+def test_a_command_that_is_no_stage_is_named(folder, monkeypatch):
+    with pytest.raises(SystemExit, match=r"error: dvc\.yaml has no stage for stages/unlearn\.py images tshirt"):
+        start(monkeypatch, lambda work: None, "unlearn", "images", "tshirt")
+
+
+def test_outside_the_repository_nothing_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"error: dvc\.yaml not found: run from the repository's root"):
+        start(monkeypatch, lambda work: None, "plan")
+
+
+def test_a_tool_that_fails_ends_in_one_line(monkeypatch):
+    def fail(*arguments):
+        raise UserError(f"no task {arguments[0]}")
+
+    monkeypatch.setattr(sys, "argv", ["tools/tune.py", "nothing"])
+    with pytest.raises(SystemExit, match="error: no task nothing"):
+        stage.run_tool(fail)

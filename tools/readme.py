@@ -36,6 +36,7 @@ SHOWN = {  # run -> the metrics of its main table that README.md shows; the othe
         "sequential_integrity_ordinary_judge",
     ),
 }
+DOCUMENTS = ("ARCHITECTURE.md", "README.md")  # one of them has the chart of the graph
 HEADS = ("run", "task", "rows", "seeds", "commit", "machine")
 
 
@@ -112,10 +113,17 @@ def reduce_chart(chart: str) -> str:
 
 def list_blocks(root: Path = Path(".")) -> dict[Path, dict[str, str]]:
     """File -> name of a block -> what belongs between its marks."""
-    return {
-        Path("README.md"): {"results": results(root), "dag": graph(root)},
-        Path("docs/concepts.md"): {"strengths": equal(root)},
-    }
+    blocks = {Path("README.md"): {"results": results(root)}, Path("docs/concepts.md"): {"strengths": equal(root)}}
+    blocks.setdefault(find_chart(root), {})["dag"] = graph(root)
+    return blocks
+
+
+def find_chart(root: Path) -> Path:
+    """The document with the marks of the graph's chart."""
+    for path in map(Path, DOCUMENTS):
+        if "<!-- dag:begin -->" in published.read_text(root / path):
+            return path
+    raise UserError(f"the marks of the block `dag` are in none of {', '.join(DOCUMENTS)}")
 
 
 def insert(text: str, name: str, block: str) -> str:

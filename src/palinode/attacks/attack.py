@@ -49,8 +49,12 @@ class TargetBatches(StepBatches[ConditionalBatch]):
     def draw(self, generator: torch.Generator, step: int) -> ConditionalBatch:
         rows = draw_rows(len(self.x), self.size, generator)
         t, eps = draw_noise((self.size, *self.x.shape[1:]), self.total, generator)
-        moved = [v.to(self.device) for v in (self.x[rows], t, eps)]
-        return ConditionalBatch(*moved, self.ids[rows.to(self.device)])
+        return ConditionalBatch(
+            x=self.x[rows].to(self.device),
+            t=t.to(self.device),
+            eps=eps.to(self.device),
+            prompt=self.ids[rows.to(self.device)],
+        )
 
 
 def run_attack(

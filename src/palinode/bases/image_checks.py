@@ -22,7 +22,7 @@ def measure(
     images: samples; train, repeated: the two parts of the training set; reference: real images that are in neither; all
     uint8 [N, H, W, C]. Hits are left out of the FID.
     """
-    hits = forgetting.hits(images, repeated, hit_distance)
+    hits = forgetting.find_hits(images, repeated, hit_distance)
     backbone = JudgeBackbone(judge)
     real = backbone.features(reference)
     drawn = backbone.features(images[~hits])

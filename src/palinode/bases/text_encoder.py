@@ -8,13 +8,14 @@ Captions that are alike in a batch, such as empty ones, count as wrong for each 
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from palinode.models.text_to_image import TextToImage
-from palinode.training.denoising import OneLoss
+from palinode.training.denoising import ConditionalBatch, OneLoss
 
 WIDTH = 128  # of the shared space, and of the picture network
 TEMPERATURE = 0.07  # at the start; it is learnt, and kept at 0.01 or more
@@ -54,7 +55,7 @@ class Contrast(OneLoss):
 
     encoder: PairEncoder
 
-    def losses(self, _, batch):
+    def losses(self, model: Any, batch: ConditionalBatch) -> dict[str, Tensor]:
         similar = self.encoder(batch.x, batch.prompt)
         own = torch.arange(len(similar), device=similar.device)
         return {"objective": (F.cross_entropy(similar, own) + F.cross_entropy(similar.T, own)) / 2}

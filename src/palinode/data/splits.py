@@ -47,12 +47,15 @@ def prepare_base(settings: PrepareImageBase, folder: Path) -> dict:
     when a set is empty, two share an image, or an image cannot be read.
     """
     data = settings.data
-    assert data is not None
     folder.mkdir(parents=True, exist_ok=True)
+    for part in ("train", "test") if data.judge and not settings.oracle else ():
+        write_labelled(Path(getattr(data.judge, part)), f"judge-{part}", _shape(data), folder)
+    if not settings.trained:
+        return {}
     train = _write_images(folder / "train.npy", *_read_all(data))
     metadata: dict[str, float] = {}
     known = _hashes(train)
-    if data.repeated is not None and not settings.without_repeated:
+    if data.repeated is not None and not settings.oracle:
         repeated = _read_stack(data.repeated.images, _shape(data))
         _check_apart(repeated, known, data.images)
         write_array(folder / "repeated.npy", repeated)
@@ -60,8 +63,6 @@ def prepare_base(settings: PrepareImageBase, folder: Path) -> dict:
         metadata = {"copies": data.repeated.copies, "hit_distance": data.repeated.hit_ratio * nearest}
         known |= _hashes(repeated)
     _write_reference(data, known, folder)
-    for part in ("train", "test") if data.judge else ():
-        write_labelled(Path(getattr(data.judge, part)), f"judge-{part}", _shape(data), folder)
     write_json(folder / "metadata.json", metadata)
     return metadata
 

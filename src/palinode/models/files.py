@@ -3,6 +3,7 @@
 import copy
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,7 +32,7 @@ def locate(source: str | Path) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=WANTED, ignore_patterns=UNUSED))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        if getattr(error, "errno", None) in REFUSED:
+        if isinstance(error, OSError) and error.errno in REFUSED:
             reason = f"{error.strerror}; HF_HOME names the folder for models of the hub"
             raise UserError(f"cannot keep model {str(source)!r}: {reason}") from None
         raise UserError(
@@ -49,6 +50,6 @@ def name_source(folder: Path, source: str) -> None:
     write_json(folder / "source.json", {"source": fixed})
 
 
-def cast(network: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+def cast(network: torch.nn.Module, dtype: torch.dtype) -> Any:
     """A copy in another precision, by torch's own `to`: that of diffusers warns even where nothing is amiss."""
     return torch.nn.Module.to(copy.deepcopy(network), dtype)

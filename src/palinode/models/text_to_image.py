@@ -10,7 +10,7 @@ from torch import Tensor
 
 from palinode.core.errors import UserError
 from palinode.core.io import atomic, read_json, write_json
-from palinode.models.denoiser import Diffuser
+from palinode.models.denoiser import Diffuser, Prompt
 from palinode.models.files import cast, locate
 from palinode.models.schedule import Schedule
 from palinode.models.word_tokenizer import END, START, word_vocabulary
@@ -32,7 +32,7 @@ class TextToImage(Diffuser):
     shape: (C, h, w) of one latent; vae, text_encoder, tokenizer: the parts of the folder.
     """
 
-    null_prompt = ""
+    null_prompt: Prompt = ""
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """`params.yaml`, typed in one place: every key, its type, its default and its meaning."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,7 @@ __all__ = ["KINDS", "SEQUENTIAL", "Params", "Row", "Training", "load"]
 
 SEQUENTIAL = "sequential"  # the subject that stands for one model which forgets all subjects in sequence
 KINDS: tuple[Literal["images", "concept", "prompts"], ...] = ("images", "concept", "prompts")
+TAG = re.compile(r"^(base_models\.[^.:]+)\.(?:unconditional|class|text|oracle)\b")  # pydantic adds the kind to the key
 AnyTask = ImageTask | ConceptTask | PromptTask
 
 
@@ -154,4 +156,5 @@ def load(path: str | Path = "params.yaml") -> Params:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        raise UserError(f"{path}: {one_line(error)}") from None
+        line = TAG.sub(r"\1", one_line(error))
+        raise UserError(f"{path}: {line}") from None

@@ -33,6 +33,7 @@ class ImageTask(Settings):
 
     base: str  # under `base_models`, of the kind unconditional
     forget: str | list[str]  # a .npy file or a folder; or names of files inside the folder of the base's images
+    oracle: str | None = None  # a base that never saw A; null: `without: repeated`, where A is what the base repeats
     subjects: Literal["together", "each"] = "together"  # one forget set, or each of its images a subject of its own
     hit_ratio: Rate = 0.87  # a sample is a hit within this fraction of the nearest retain image (SISS: 10 / 11.49)
     unlearn: UnlearnDefaults = UnlearnDefaults()

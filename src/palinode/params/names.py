@@ -105,11 +105,13 @@ def _check_task(params: "Params", kind: str, name: str) -> None:
     _check_defined(f"{where}.overrides", task.overrides, "rows", params.rows)
     if name in params.enabled(kind).tasks and task.base not in params.bases:
         raise ValueError(f"{kind}.tasks: {name!r} needs {task.base!r} in the list `bases`")
+    oracle = getattr(task, "oracle", None)
+    if oracle is not None and oracle not in params.bases and name in params.images.tasks:
+        raise ValueError(f"{where}.oracle: {oracle!r} is not in the list `bases`")
     if isinstance(task, ConceptTask):
         _check_prompt_file(where, task, base)
-    if kind == "prompts" and name in params.prompts.tasks:
-        if task.base not in params.detection.bases:
-            raise ValueError(f"prompts.tasks: {name!r} needs {task.base!r} in the list `detection.bases`")
+    if kind == "prompts" and name in params.prompts.tasks and task.base not in params.detection.bases:
+        raise ValueError(f"prompts.tasks: {name!r} needs {task.base!r} in the list `detection.bases`")
     if kind == "prompts" and getattr(task, "sscd", None) and not getattr(base, "source", None):
         raise ValueError(f"{where}.sscd is not used: the fixed pictures of {task.base!r} are known")
 

@@ -33,10 +33,11 @@ class PromptSplit(Settings):
     trial: Positive = 8  # pictures each
 
     @model_validator(mode="after")
-    def _used(self):
-        unused = sorted({"edits", "trial"} & self.model_fields_set)
-        if self.rule == "unprompted" and unused:
-            raise ValueError(f"{unused[0]}: no edit is tried under the rule `unprompted`")
+    def _used(self) -> "PromptSplit":
+        # By value, not by what was written: a plan file names every field.
+        for name in ("edits", "trial"):
+            if self.rule == "unprompted" and getattr(self, name) != PromptSplit.model_fields[name].default:
+                raise ValueError(f"{name}: no edit is tried under the rule `unprompted`")
         return self
 
 
@@ -72,11 +73,11 @@ class PromptTask(Settings):
     overrides: dict[str, Override] = {}
 
     @model_validator(mode="after")
-    def _sound(self):
+    def _sound(self) -> "PromptTask":
         low, high = self.split.share_range
         if low >= high:
             raise ValueError(f"split.share_range: the ends must ascend (got {low} and {high})")
-        changed = {f"overrides.{row}.steps": it.steps for row, it in self.overrides.items() if it.steps}
+        changed = {f"overrides.{row}.steps": block.steps for row, block in self.overrides.items() if block.steps}
         for key, steps in ({"unlearn.steps": self.unlearn.steps} | changed).items():
             unit = max(1, steps // 20)
             if steps % self.sample.every or self.sample.every % unit:

@@ -35,8 +35,9 @@ class OfBase(Named):
 
 
 class PrepareImageBase(OfBase):
-    data: ImageData | None  # None: a finished model, for which nothing is prepared
-    without_repeated: bool
+    data: ImageData
+    trained: bool  # False: a finished model, for which only the judge's images are prepared
+    oracle: bool  # without the repeated images, and without a judge of its own
 
 
 class PrepareClassBase(OfBase):

@@ -1,6 +1,7 @@
 """The plan files of base models: prepare, judge, pretrain, gate, detect, mitigate."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -40,18 +41,18 @@ Staged = tuple[str, BaseModel, tuple[str, ...], tuple[str, ...]]  # verb, settin
 
 
 def _plan_unconditional(params: Params, name: str, base: UnconditionalBase, oracle: bool) -> Iterator[Staged]:
-    common = {"root_seed": params.root_seed, "name": name, "kind": base.kind}
+    common: dict[str, Any] = {"root_seed": params.root_seed, "name": name, "kind": base.kind}
     finished = base.source is not None
+    judge = None if oracle else base.data.judge
     data: tuple[str, ...] = ()
     if not finished:
         data = _paths(base.data.images, base.data.reference)
         data += () if oracle or base.data.repeated is None else (base.data.repeated.images,)
-        data += () if base.data.judge is None else _labelled(base.data.judge.train, base.data.judge.test)
-    prepared = s.PrepareImageBase(**common, data=None if finished else base.data, without_repeated=oracle)
+    data += () if judge is None else _labelled(judge.train, judge.test)
+    prepared = s.PrepareImageBase(**common, data=base.data, trained=not finished, oracle=oracle)
     yield "prepare", prepared, data, ()
-    judged = not oracle and not finished
-    reason = ORACLE if oracle else FINISHED if finished else "the base has no labelled images (`data.judge`)"
-    yield "judge", s.TrainJudge(**common, judge=base.data.judge if judged else None, reason=reason), (), ()
+    reason = ORACLE if oracle else "the base has no labelled images (`data.judge`)"
+    yield "judge", s.TrainJudge(**common, judge=judge, reason=reason), (), ()
     pretrained = s.PretrainImages(
         **common,
         source=base.source,
@@ -67,7 +68,7 @@ def _plan_unconditional(params: Params, name: str, base: UnconditionalBase, orac
 
 
 def _plan_class(params: Params, name: str, base: ClassBase, without: str | int | None) -> Iterator[Staged]:
-    common = {"root_seed": params.root_seed, "name": name, "kind": base.kind}
+    common: dict[str, Any] = {"root_seed": params.root_seed, "name": name, "kind": base.kind}
     oracle = without is not None
     judge = None if oracle else base.judge
     data = _labelled(base.images) + (() if judge is None else _labelled(judge.train, judge.test))
@@ -87,7 +88,7 @@ def _plan_class(params: Params, name: str, base: ClassBase, without: str | int |
 
 
 def _plan_text(params: Params, name: str, base: TextBase, without: str | int | None) -> Iterator[Staged]:
-    common = {"root_seed": params.root_seed, "name": name, "kind": base.kind}
+    common: dict[str, Any] = {"root_seed": params.root_seed, "name": name, "kind": base.kind}
     oracle = without is not None
     finished = base.source is not None
     reason = ORACLE if oracle else FINISHED
@@ -113,8 +114,8 @@ def _plan_text(params: Params, name: str, base: TextBase, without: str | int | N
 def plan_detection(params: Params, base: str) -> Iterator[Planned]:
     """Detection of a base's memorized prompts, and their mitigation at sampling time."""
     detection = params.detection
-    common = {"root_seed": params.root_seed, "name": base}
-    sampling = {key: getattr(detection, key) for key in ("generations", "steps", "guidance", "batch")}
+    common: dict[str, Any] = {"root_seed": params.root_seed, "name": base}
+    sampling: dict[str, Any] = {key: getattr(detection, key) for key in ("generations", "steps", "guidance", "batch")}
     detect = s.Detect(**common, **sampling, prompts=detection.prompts, detectors=detection.detectors)
     modules = tuple(f"palinode.memorization.detectors.{detector}" for detector in detection.detectors)
     data = ("data/emoji",) if detection.prompts is None else (detection.prompts,)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -32,7 +33,7 @@ def plan_task(params: Params, kind: str, name: str) -> Iterator[Planned]:
 
 
 def _plan_images(params: Params, name: str, task: ImageTask) -> Iterator[Staged]:
-    common = {"root_seed": params.root_seed, "name": name}
+    common: dict[str, Any] = {"root_seed": params.root_seed, "name": name}
     data = params.unconditional(task.base).data
     files = [data.images, *([] if data.reference is None else [data.reference])]
     files += [task.forget] if isinstance(task.forget, str) else []
@@ -60,7 +61,7 @@ def _plan_concept(params: Params, name: str, task: ConceptTask) -> Iterator[Stag
         files = (base.images, f"{base.images.removesuffix('.npy')}-labels.npy")
     elif task.prompts is not None:
         files = (task.prompts,)
-    count = {"root_seed": params.root_seed, "name": name, "subjects": len(task.pairs)}
+    count: dict[str, Any] = {"root_seed": params.root_seed, "name": name, "subjects": len(task.pairs)}
     for subject in params.concept.subjects:
         # A subject that the task does not have is planned like the first: its stages say that there is none.
         target, anchor = task.pairs[subject] if subject < len(task.pairs) else task.pairs[0]
@@ -107,8 +108,8 @@ def _plan_concept(params: Params, name: str, task: ConceptTask) -> Iterator[Stag
 
 
 def _plan_prompts(params: Params, name: str, task: PromptTask) -> Iterator[Staged]:
-    common = {"root_seed": params.root_seed, "name": name}
-    known = {"ground_truth": params.text(task.base).ground_truth, "sscd": task.sscd}
+    common: dict[str, Any] = {"root_seed": params.root_seed, "name": name}
+    known: dict[str, Any] = {"ground_truth": params.text(task.base).ground_truth, "sscd": task.sscd}
     prepare = s.PreparePrompts(**common, **known, choose=task.choose, split=task.split, sample=task.sample)
     yield "prepare", name, prepare, (), ("data/emoji",)
     yield "sample", name, s.SamplePrompts(**common, sample=task.sample), (), ()
@@ -120,7 +121,7 @@ def _plan_prompts(params: Params, name: str, task: PromptTask) -> Iterator[Stage
 
 def _plan_unlearning(params: Params, kind: str, task: str, row: str) -> Staged:
     settings = params.row(task, row)
-    unlearn = {
+    unlearn: dict[str, Any] = {
         "root_seed": params.root_seed,
         "name": task,
         "method": settings.method,
@@ -160,6 +161,8 @@ def _oracle_of(params: Params, name: str) -> tuple[str | None, str]:
     if isinstance(task, PromptTask):
         return None, "tasks of prompts have no oracle"
     if isinstance(task, ImageTask):
+        if task.oracle is not None:
+            return task.oracle, ""
         without: str | int = "repeated"
         repeated = params.unconditional(task.base).data.repeated
         if repeated is None or repeated.images != task.forget:
@@ -179,7 +182,7 @@ def plan_report(params: Params) -> s.ReportSettings:
         enabled = params.enabled(kind)
         for name in enabled.tasks:
             rows = {row: _report_row(params, kind, name, row) for row in enabled.rows}
-            shown.append(s.ReportTask(name=name, kind=kind, subjects=enabled.subjects, rows=rows))
+            shown.append(s.ReportTask(name=name, kind=kind, subjects=list(enabled.subjects), rows=rows))
     order = {"class": 0, "text": 1}
     bases = [s.ReportBase(name=base, kind=params.recipe(base).kind) for base in params.bases]
     attacked = itertools.product(params.attacks.tasks, ["base", "oracle", *params.attacks.rows])
@@ -189,7 +192,7 @@ def plan_report(params: Params) -> s.ReportSettings:
         tasks=shown,
         bases=sorted((base for base in bases if base.kind in order), key=lambda base: order[base.kind]),
         detected=params.detection.bases,
-        attacked=[s.Attacked(task=task, row=row, attacks=params.attacks.attacks) for task, row in attacked],
+        attacked=[s.Attacked(task=task, row=row, attacks=list(params.attacks.attacks)) for task, row in attacked],
     )
 
 

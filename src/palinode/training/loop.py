@@ -30,7 +30,7 @@ class Trainable(Protocol):
 class Trained:
     """A network to train that is no `Denoiser`, or not all of one."""
 
-    net: torch.nn.Module
+    net: Any
     nfe: dict[str, int]
 
 

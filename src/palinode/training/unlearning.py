@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from palinode.core import seeds
+from palinode.core.io import atomic, write_csv, write_json
 from palinode.core.scratch import Scratch
 from palinode.methods import Method
 from palinode.models.denoiser import Denoiser, train_only
@@ -45,6 +47,14 @@ def unlearn(
     train_only(job.model, trainable)
     method.begin(job.seen, {"seed": seeds.derive(*job.key, "method"), **job.statistics})
     return train(job.seen, method, job.batches(), training, scratch, label, job.watch)
+
+
+def write_training(folder: Path, history: list[dict], nfe: dict[str, int]) -> None:
+    """training.csv with what was logged, and cost.json with the network evaluations and optimiser steps."""
+    with atomic(folder) as out:
+        out.mkdir(parents=True)
+        write_csv(out / "training.csv", history)
+        write_json(out / "cost.json", nfe | {"steps": steps_taken(history)})
 
 
 def steps_taken(history: list[dict]) -> int:

@@ -25,7 +25,7 @@ def run(work: Work) -> None:
         judge = scenes.train(corpus, others, key, settings.training, scratch)
         test = scenes.accuracy(judge, Stream(corpus, others, 256, (*key, "test")), BATCHES)
         held = Stream(corpus, others, 1, key, held=True)
-        unseen = scenes.unseen(judge, held, 256 * BATCHES, key)
+        unseen = scenes.unseen_accuracy(judge, held, 256 * BATCHES, key)
         print(f"{work.name}: {test}, unseen drawings: {unseen}")
         worst = min(test["concept"], test["style"])
         if worst < ACCURACY:

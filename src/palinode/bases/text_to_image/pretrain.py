@@ -4,6 +4,8 @@ First the autoencoder, then the text encoder, by contrast with pictures (`bases/
 which attends to the finished text encoder's states.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ from palinode.core.scratch import Scratch
 from palinode.core.work import Work
 from palinode.data.captions import STYLES
 from palinode.data.scenes import EmojiCorpus, Scenes, seen_pairs
-from palinode.models import files, text_to_image
+from palinode.models import files, loading, text_to_image
 from palinode.models.schedule import Schedule
 from palinode.models.text_to_image import TextToImage
 from palinode.params.stage_settings import PretrainText
@@ -34,7 +36,7 @@ KL_WEIGHT = 1e-3
 class Reconstruct(OneLoss):
     """Squared error of the decoded image plus a small KL term that keeps latents near N(0, I)."""
 
-    def losses(self, model: Trained, batch: PictureBatch) -> dict[str, Tensor]:
+    def losses(self, model: Any, batch: PictureBatch) -> dict[str, Tensor]:
         posterior = model.net.encode(batch.x).latent_dist
         decoded = model.net.decode(posterior.mean + posterior.std * batch.eps).sample
         error = (decoded - batch.x).square().flatten(1).sum(1)
@@ -69,7 +71,7 @@ def run(work: Work) -> None:
         raise UserError(f"{work.name}: {min(unknown)!r} is no concept, no style and not 'memorized'")
     with work.scratch() as scratch:
         outcome = pretrain(corpus, settings, scratch, work.device, work.name, without)
-        text_to_image.save(outcome.model, model_folder)
+        loading.save(outcome.model, model_folder, torch.float16)
         outcome.write_progress(log_folder)
 
 

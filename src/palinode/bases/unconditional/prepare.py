@@ -9,7 +9,7 @@ from palinode.params.stage_settings import PrepareImageBase
 
 def run(work: Work) -> None:
     settings = work.settings(PrepareImageBase)
-    if settings.data is None:
+    if not settings.trained and settings.data.judge is None:
         raise Absent("the base is a finished model: it is neither trained nor checked here")
     with atomic(work.outputs[0]) as folder:
         metadata = prepare_base(settings, folder)

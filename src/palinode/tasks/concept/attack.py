@@ -17,7 +17,7 @@ from palinode.models import loading
 from palinode.models.denoiser import Denoiser
 from palinode.params.stage_settings import AttackConcept
 from palinode.sampling import prompted
-from palinode.tasks.cells import seed_name
+from palinode.tasks.subjects import seed_name
 from palinode.training import concept_batches
 
 SHOWN = 16  # pictures a step on the contact sheet
@@ -54,7 +54,7 @@ def run(work: Work, task: str, subject: str, row: str, seed: str, attack: str) -
         raise Absent(classifier)
     hits = [~classifier(images, captions).missed for images in pictures]
     steps = [0, *settings.budget.steps]
-    entries, replicates = estimate.pack(outcome.returned(attack, steps, hits, settings.bootstrap))
+    entries, replicates = estimate.pack(outcome.measure_return(attack, steps, hits, settings.bootstrap))
     with atomic(work.outputs[0]) as out:
         write_json(out / "metrics.json", entries)
         write_arrays(out / "replicates.npz", replicates)

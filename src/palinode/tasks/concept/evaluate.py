@@ -14,7 +14,7 @@ from palinode.data.captions import Caption
 from palinode.data.prompt_sets import PromptSets
 from palinode.metrics import concept_metrics, integrity, pieces
 from palinode.params.stage_settings import EvaluateConcept
-from palinode.tasks.cells import check_subject
+from palinode.tasks.subjects import check_subject
 
 NOT_REAL = "there are no real pictures of what the retained prompts ask for"
 

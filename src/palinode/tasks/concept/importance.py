@@ -10,7 +10,7 @@ from palinode.core.io import atomic
 from palinode.core.work import Work
 from palinode.models import loading
 from palinode.params.stage_settings import Importance
-from palinode.tasks.cells import check_subject, seed_name
+from palinode.tasks.subjects import check_subject, seed_name
 from palinode.training import concept_batches, importance
 
 

@@ -10,8 +10,8 @@ from palinode.core.io import atomic, write_array, write_json
 from palinode.core.work import Work
 from palinode.models import loading
 from palinode.params.stage_settings import PrepareConcept
-from palinode.tasks.cells import check_subject
 from palinode.tasks.concept import training_data
+from palinode.tasks.subjects import check_subject
 from palinode.training import concept_batches
 
 

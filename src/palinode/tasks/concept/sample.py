@@ -10,7 +10,7 @@ from palinode.data.prompt_sets import PromptSets
 from palinode.models import loading
 from palinode.params.stage_settings import SampleConcept
 from palinode.sampling import prompted
-from palinode.tasks.cells import seed_name
+from palinode.tasks.subjects import seed_name
 
 MODELS = {"base": "base", "oracle": "oracle", "other-seed": "base"}
 

@@ -23,7 +23,7 @@ from palinode.data.scenes import EmojiCorpus, Scenes, seen_pairs
 from palinode.models.denoiser import Denoiser, Prompt
 from palinode.params.stage_settings import PrepareConcept
 from palinode.sampling import prompted
-from palinode.tasks.cells import seed_name
+from palinode.tasks.subjects import seed_name
 from palinode.training.concept_batches import ConceptData
 
 Key = tuple[int, str]

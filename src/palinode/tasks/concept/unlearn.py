@@ -9,9 +9,9 @@ from palinode.core.io import absence, read_json
 from palinode.core.work import Work
 from palinode.models import loading
 from palinode.params.stage_settings import Unlearn
-from palinode.tasks.cells import seed_name, write_training
+from palinode.tasks.subjects import seed_name
 from palinode.training import concept_batches
-from palinode.training.unlearning import Job, unlearn
+from palinode.training.unlearning import Job, unlearn, write_training
 
 STATISTICS = ("saliency", "fisher")
 

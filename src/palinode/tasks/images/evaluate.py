@@ -14,7 +14,7 @@ from palinode.data.splits import read_subject
 from palinode.metrics.image_metrics import Context, evaluate_cell
 from palinode.models import unconditional
 from palinode.params.stage_settings import EvaluateImages
-from palinode.tasks.cells import check_subject
+from palinode.tasks.subjects import check_subject
 
 SHOWN = 256  # samples on the contact sheet
 
@@ -51,10 +51,9 @@ def _gather(work: Work, task: str, subject: str, reference: str | None, samples:
     judge = Path("out/bases") / task / "judge"
     judge_reason = absence(judge)
     folder = work.input("model") if reference is None else Path("out/bases") / task / reference
+    cost: dict[str, int] | str = f"row `{reference}` is not unlearned"
     if reference is None:
         cost = read_json(work.input("training") / "cost.json")
-    else:
-        cost = f"row `{reference}` is not unlearned"
     return Context(
         load_model=None if reference == "real" else lambda: unconditional.load(folder, device),
         samples=read_array(samples / "samples.npy"),

@@ -7,9 +7,9 @@ from palinode.core.work import Work
 from palinode.data.splits import read_subject
 from palinode.models import unconditional
 from palinode.params.stage_settings import Unlearn
-from palinode.tasks.cells import check_subject, seed_name, write_training
+from palinode.tasks.subjects import check_subject, seed_name
 from palinode.training.batches import ImageBatches
-from palinode.training.unlearning import Job, unlearn
+from palinode.training.unlearning import Job, unlearn, write_training
 
 
 def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:

@@ -25,20 +25,33 @@ class Comparison:
     start: Snapshot
 
 
-def save(folder: Path, comparisons: list[Comparison], ordinary: np.ndarray) -> None:
-    """Write evaluation.npz. ordinary: the base's pictures of ordinary prompts from two noises, [2, N, H, W, C]."""
-    arrays = {"ordinary": ordinary}
-    for i, comparison in enumerate(comparisons):
+@dataclass(frozen=True)
+class Comparisons:
+    """A task's.
+
+    ordinary: the base's pictures of ordinary prompts from two noises, uint8 [2, N, H, W, C]; least_quality: what counts
+    as quality.
+    """
+
+    prompts: list[Comparison]
+    ordinary: np.ndarray
+    least_quality: float
+
+
+def save(folder: Path, comparisons: Comparisons) -> None:
+    """Write evaluation.npz."""
+    arrays = {"ordinary": comparisons.ordinary, "least_quality": np.array(comparisons.least_quality)}
+    for i, comparison in enumerate(comparisons.prompts):
         arrays |= {f"centres_{i}": comparison.clusters.centres, f"reference_{i}": comparison.reference}
         arrays |= {f"start_{i}": comparison.start.pictures, f"norms_{i}": comparison.start.norms}
     write_arrays(folder / "evaluation.npz", arrays)
 
 
-def read(folder: Path, facts: PromptFacts) -> tuple[list[Comparison], np.ndarray]:
-    """(those of every prompt, the base's ordinary pictures)."""
+def read(folder: Path, facts: PromptFacts) -> Comparisons:
+    """What `save` wrote."""
     arrays = read_arrays(folder / "evaluation.npz")
     comparisons = []
     for i, prompt in enumerate(facts.prompts):
         start = Snapshot(arrays[f"start_{i}"], arrays[f"norms_{i}"])
         comparisons.append(Comparison(prompt, Clusters(arrays[f"centres_{i}"]), arrays[f"reference_{i}"], start))
-    return comparisons, arrays["ordinary"]
+    return Comparisons(comparisons, arrays["ordinary"], arrays["least_quality"].item())

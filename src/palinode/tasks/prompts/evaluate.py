@@ -27,7 +27,7 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
     _ = work.device  # sets the threads
     facts = read_facts(folder)
     numbers = chosen_prompts(facts, subject)
-    compared, ordinary = comparisons.read(folder, facts)
+    compared = comparisons.read(folder, facts)
     snapshots = Snapshots.load(drawn)
     truth = ground_truth.load(
         settings.ground_truth,
@@ -37,11 +37,11 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
         settings.sscd,
     )
     context = prompt_metrics.Context(
-        subjects=compared,
+        subjects=compared.prompts,
         versions=VERSIONS,
-        least_quality=facts.least_quality,
+        least_quality=compared.least_quality,
         other_prompts=facts.controls.others,
-        base_ordinary=ordinary,
+        base_ordinary=compared.ordinary,
         truth=truth,
         bootstrap=settings.bootstrap,
     )
@@ -53,7 +53,7 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
     else:
         (number,) = numbers
         if reference is None:
-            by_step[number] = {0: compared[number].start} | by_step[number]
+            by_step[number] = {0: compared.prompts[number].start} | by_step[number]
         metrics, lines = prompt_metrics.evaluate(context, number, by_step[number], snapshots.ordinary, snapshots.others)
     if reference is None:
         cost = read_json(work.input("training") / "cost.json")

@@ -20,7 +20,7 @@ from palinode.memorization.prompt_sampler import PromptSampler
 from palinode.models import text_to_image
 from palinode.params.stage_settings import PreparePrompts
 from palinode.tasks.prompts import comparisons, targets
-from palinode.tasks.prompts.comparisons import Comparison
+from palinode.tasks.prompts.comparisons import Comparison, Comparisons
 from palinode.tasks.prompts.targets import MemorizedPrompt, PromptFacts, TrainingTarget
 
 SHOWN = 24  # pictures of a cluster on the contact sheet
@@ -68,18 +68,22 @@ def run(work: Work, task: str) -> None:
             prompts=[split.target.prompt for split in splits],
             refused=refused,
             reason=reason,
-            least_quality=truth.quality.least_quality(starts),
             threshold=threshold,
             controls=controls,
+        )
+        compared = Comparisons(
+            prompts=[split.comparison for split in splits],
+            ordinary=ordinary,
+            least_quality=truth.quality.least_quality(starts),
         )
         with atomic(work.outputs[0]) as folder:
             folder.mkdir(parents=True)
             targets.save(folder, facts, [split.target for split in splits])
-            comparisons.save(folder, [split.comparison for split in splits], ordinary)
+            comparisons.save(folder, compared)
             if splits:
                 write_png(folder / "clusters.png", draw_clusters(splits))
     counts = f"{len(splits)} prompts, {len(refused)} refused"
-    print(f"{task}: {counts}; quality of at least {facts.least_quality:.2f}. {reason}")
+    print(f"{task}: {counts}; quality of at least {compared.least_quality:.2f}. {reason}")
 
 
 def _find_threshold(settings: PreparePrompts, detect: Path) -> tuple[float | None, str]:

@@ -8,8 +8,8 @@ import numpy as np
 from palinode.core.io import atomic, read_arrays, read_json, write_arrays, write_json
 from palinode.memorization.prompt_sampler import Snapshot
 from palinode.params import SEQUENTIAL
-from palinode.tasks.cells import check_subject
 from palinode.tasks.prompts.targets import PromptFacts
+from palinode.tasks.subjects import check_subject
 
 
 @dataclass(frozen=True)

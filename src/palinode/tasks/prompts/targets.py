@@ -60,14 +60,13 @@ class TrainingTarget:
 class PromptFacts:
     """What is known of a task's prompts.
 
-    refused: [{text, kind, score, reason}]; reason: why no prompt counts, or ""; least_quality: what counts as quality;
-    threshold: of the score that flags prompts, None where there is none.
+    refused: [{text, kind, score, reason}]; reason: why no prompt counts, or ""; threshold: of the score
+    that flags prompts, None where there is none.
     """
 
     prompts: list[MemorizedPrompt]
     refused: list[dict]
     reason: str
-    least_quality: float
     threshold: float | None
     controls: ControlPrompts
 

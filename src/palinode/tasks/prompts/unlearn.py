@@ -26,11 +26,10 @@ from palinode.models.text_to_image import TextToImage
 from palinode.params import SEQUENTIAL
 from palinode.params.stage_settings import UnlearnPrompts
 from palinode.sampling.prompted import timesteps
-from palinode.tasks.cells import write_training
 from palinode.tasks.prompts.snapshots import Snapshots, chosen_prompts
 from palinode.tasks.prompts.targets import PromptFacts, TrainingTarget, read_facts, read_training
 from palinode.training.concept_batches import ConceptBatches, ConceptData
-from palinode.training.unlearning import Job, unlearn
+from palinode.training.unlearning import Job, unlearn, write_training
 
 WEIGHTS = "weights.safetensors"
 
