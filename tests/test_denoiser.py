@@ -239,6 +239,20 @@ def test_a_fixed_condition_is_for_whoever_gives_none(models, kind):
     assert fixed.shape == model.shape
 
 
+@of_kinds(*CONDITIONAL)
+def test_a_frozen_copy_keeps_the_fixed_condition(fresh):
+    x, t = noise(fresh)
+    with torch.no_grad():
+        fixed = FixedCondition(fresh, fresh.condition(PROMPTS["class" if fresh.shape[0] == 1 else "text"][:1]))
+        original = fixed.frozen()
+        assert torch.equal(original.predict(x, t), fixed.predict(x, t))
+        for parameter in fresh.trainable():
+            parameter.mul_(0.5)
+        assert not torch.equal(original.predict(x, t), fixed.predict(x, t))
+    assert not original.trainable()
+    assert original.nfe is fresh.nfe
+
+
 # Free embeddings
 
 

@@ -10,7 +10,7 @@ from project import ROOT
 from tiny import SCORES, run, untrained, write_plan
 
 from palinode.core.io import read_csv, read_json, write_json
-from palinode.memorization import ground_truth, mitigation, prompt_sampler, realism, splitting
+from palinode.memorization import ground_truth, prompt_sampler, realism
 from palinode.params.stage_settings import ReportSettings
 from palinode.report import collect, task_view
 from palinode.report.reference_tables import read_mapping, read_tables
@@ -44,10 +44,7 @@ def work(tmp_path, monkeypatch, untrained):
     folder = tiny.make_folder(tmp_path, monkeypatch)
     shutil.copytree(untrained, folder / "models")
     tiny.place_scores(folder / "models", {"threshold": 1.0})
-    monkeypatch.setattr(ground_truth, "COPY", 10.0)
-    monkeypatch.setattr(splitting, "COPY", 0.0)
-    monkeypatch.setattr(mitigation, "ITERATIONS", 1)
-    monkeypatch.setattr(ground_truth.LabelledGroundTruth, "copies", tiny.every_second)
+    tiny.let_prompts_count(monkeypatch)
     return folder
 
 

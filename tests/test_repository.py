@@ -17,7 +17,9 @@ from packaging.requirements import Requirement
 from project import ROOT, repository_files
 
 # What nobody who has only this repository can look up.
-CITATION = re.compile(r"\bdigests?\b(?:,|,? section|, \w+)? ?\d|\bof the digest\b|\bdigest, (?:section|[A-Z])")
+CITATION = re.compile(
+    r"\bdigests?\b(?:,|,? section|, \w+)? ?\d|\bof the digest\b|\b[Tt]he digest's\b|\bdigest, (?:section|[A-Z])"
+)
 DOCUMENT = re.compile(r"[\w-]+\.md\b")
 # Fragments, so that this file does not hold what it forbids.
 HOSTS = [

@@ -15,6 +15,7 @@ from palinode.classifiers import digits, files
 from palinode.classifiers.scenes import SceneJudge
 from palinode.core.io import write_json
 from palinode.data.scenes import EmojiCorpus
+from palinode.memorization import ground_truth, mitigation, splitting
 from palinode.models import class_conditional, text_to_image, unconditional
 from palinode.params.bases import DDPM_SCHEDULER
 from palinode.pipeline import planning
@@ -124,6 +125,14 @@ def place_scores(models: Path, held_out: dict) -> None:
     write_json(folder / "metrics.json", {"scores": {"noise_norm_first": {"held_out": held_out}}})
     lines = [f"{text},verbatim,noise_norm_first,{score}" for text, score in SCORES.items()]
     (folder / "scores.csv").write_text("\n".join(["prompt,kind,detector,score", *lines]) + "\n")
+
+
+def let_prompts_count(monkeypatch) -> None:
+    """Let an untrained base draw copies: any picture matches a fixed one, and every second one copies it."""
+    monkeypatch.setattr(ground_truth, "COPY", 10.0)
+    monkeypatch.setattr(splitting, "COPY", 0.0)
+    monkeypatch.setattr(mitigation, "ITERATIONS", 1)
+    monkeypatch.setattr(ground_truth.LabelledGroundTruth, "copies", every_second)
 
 
 def every_second(self: object, images: np.ndarray, *_: object) -> np.ndarray:

@@ -85,9 +85,7 @@ def run_attack(
     return watch.drawn, history
 
 
-def _prepare(
-    model: Denoiser, settings: AttackConcept, generator: torch.Generator
-) -> tuple[Denoiser, torch.nn.Module]:
+def _prepare(model: Denoiser, settings: AttackConcept, generator: torch.Generator) -> tuple[Denoiser, torch.nn.Module]:
     """(the model under attack, what of it trains)."""
     model.freeze()
     if isinstance(settings.budget, PromptTuning):

@@ -1,11 +1,16 @@
 """The one error a user can cause and its wording, and the one way to be absent."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class UserError(Exception):
     """Bad input. Its message is one clear line naming the cause; stages print it and exit with status 1."""
 
 
-def one_line(error) -> str:
+def one_line(error: "ValidationError") -> str:
     """The first problem of a pydantic error as `key.path: message (got value)`."""
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"])
@@ -18,4 +23,4 @@ def one_line(error) -> str:
 
 
 class Absent(Exception):
-    """A stage has nothing to make, and why. Its outputs then hold the reason in `absent.txt`."""
+    """Something does not exist, and why: an output then holds the reason in `absent.txt`, a metric as its reason."""

@@ -83,7 +83,7 @@ class Scratch:
             raise UserError(f"another process is already working on {self.name}") from None
         return self
 
-    def __exit__(self, kind, value, traceback) -> None:
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
         if kind is None:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()

@@ -1,6 +1,10 @@
 """Randomness without global state: every draw has a name, and the name is its seed."""
 
 import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(*parts: str | int) -> int:
@@ -9,7 +13,7 @@ def derive(*parts: str | int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def generator(*parts: str | int):
+def generator(*parts: str | int) -> "torch.Generator":
     """A torch CPU generator seeded by `derive`; CPU, so that the stream does not depend on the device."""
     import torch
 

@@ -85,7 +85,9 @@ class Grammar:
     in_style: str = ", {} style"
     on: str = ", on {}"
 
-    def caption(self, template: str, words: Iterable[tuple[str, str]], style=None, background=None) -> Caption:
+    def caption(
+        self, template: str, words: Iterable[tuple[str, str]], style: str | None = None, background: str | None = None
+    ) -> Caption:
         """Fill a template. words: (concept, word for it) of each thing in the picture, left to right; style and
         background: a name, or None."""
         names, phrases = zip(*words, strict=True)

@@ -64,3 +64,7 @@ class FixedCondition(Wrapper):
         if condition is None:
             condition = self.fixed.expand(len(x_t), *self.fixed.shape[1:])
         return self.model.predict(x_t, t, condition)
+
+    def frozen(self) -> "FixedCondition":
+        """A copy that does not train, with the same condition."""
+        return FixedCondition(self.model.frozen(), self.fixed)

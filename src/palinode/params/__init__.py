@@ -1,6 +1,7 @@
 """`params.yaml`, typed in one place: every key, its type, its default and its meaning."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -54,7 +55,7 @@ class Prompts(Settings):
     """Forget what a base draws from memory under a prompt."""
 
     tasks: list[str] = []
-    subjects: list[Natural | Literal["sequential"]] = [0, 1, SEQUENTIAL]
+    subjects: list[Natural | Literal["sequential"]] = [0, 1, "sequential"]
     rows: list[str] = []
 
 
@@ -89,19 +90,28 @@ class Params(Settings):
         check(self)
         return self
 
-    def tasks_of(self, kind: str) -> dict[str, ImageTask] | dict[str, ConceptTask] | dict[str, PromptTask]:
+    def tasks_of(self, kind: str) -> Mapping[str, AnyTask]:
         """Every defined task of a kind."""
-        tasks = {"images": self.image_tasks, "concept": self.concept_tasks, "prompts": self.prompt_tasks}
+        tasks: dict[str, Mapping[str, AnyTask]] = {
+            "images": self.image_tasks,
+            "concept": self.concept_tasks,
+            "prompts": self.prompt_tasks,
+        }
         return tasks[kind]
 
     def enabled(self, kind: str) -> Images | Concept | Prompts:
         """Tasks, subjects and rows of a kind that are run."""
-        enabled = {"images": self.images, "concept": self.concept, "prompts": self.prompts}
+        enabled: dict[str, Images | Concept | Prompts] = {
+            "images": self.images,
+            "concept": self.concept,
+            "prompts": self.prompts,
+        }
         return enabled[kind]
 
     def task(self, name: str) -> AnyTask:
         """The task of this name, of whatever kind."""
-        return {**self.image_tasks, **self.concept_tasks, **self.prompt_tasks}[name]
+        tasks: dict[str, AnyTask] = {**self.image_tasks, **self.concept_tasks, **self.prompt_tasks}
+        return tasks[name]
 
     def recipe(self, base: str) -> Trained:
         """The block by which a base is trained; an oracle's is that of its base."""

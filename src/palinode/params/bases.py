@@ -20,7 +20,7 @@ DDPM_SCHEDULER = {
 
 
 class Repeated(Settings):
-    """Images that a base is to memorise."""
+    """Images that a base is to memorize."""
 
     images: str  # a .npy file (uint8 [N, H, W, C]) or a folder of images
     copies: Annotated[Int, Field(ge=1, le=100_000)] = 1  # how often each is in the training set X

@@ -108,7 +108,7 @@ def _check_task(params: "Params", kind: str, name: str) -> None:
     oracle = getattr(task, "oracle", None)
     if oracle is not None and oracle not in params.bases and name in params.images.tasks:
         raise ValueError(f"{where}.oracle: {oracle!r} is not in the list `bases`")
-    if isinstance(task, ConceptTask):
+    if isinstance(task, ConceptTask) and isinstance(base, ClassBase | TextBase):
         _check_prompt_file(where, task, base)
     if kind == "prompts" and name in params.prompts.tasks and task.base not in params.detection.bases:
         raise ValueError(f"prompts.tasks: {name!r} needs {task.base!r} in the list `detection.bases`")

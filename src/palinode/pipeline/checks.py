@@ -95,11 +95,21 @@ def _check_image_task(params: Params, name: str, task: ImageTask, root: Path) ->
         if isinstance(task.forget, str):
             sources.inspect(root / task.forget, shape)
         else:
-            sources.inspect(root / data.images, shape)
-            for file in task.forget:
-                sources.read_image(root / data.images / file, shape)
+            _check_listed(task.forget, root / data.images, shape)
     except UserError as error:
         raise UserError(f"image_tasks.{name}.forget: {error}") from None
+
+
+def _check_listed(names: list[str], folder: Path, shape: tuple[int, int, int]) -> None:
+    """Names of files that are in a folder of images, and not all of them."""
+    if not names:
+        raise UserError("the forget set is empty: k = 0 leaves nothing to unlearn")
+    if len(set(names)) < len(names):
+        raise UserError("the forget set repeats an image: list each once")
+    if len(names) == len(sources.image_files(folder)):
+        raise UserError("the retain set is empty: k = n leaves nothing to keep")
+    for name in names:
+        sources.read_image(folder / name, shape)
 
 
 def _check_concept_task(params: Params, name: str, task: ConceptTask, root: Path) -> None:

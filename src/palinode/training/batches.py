@@ -102,8 +102,15 @@ class ImageBatches(StepBatches[Batch]):
         a = self._images(self.forget, generator)
         t, eps = draw_noise(x.shape, self.total, generator)
         u = torch.rand(self.size, generator=generator)
-        tensors = (v.to(self.device) for v in (x, a, t, eps, u))
-        return Batch(*tensors, total=self.total, generator=generator)
+        return Batch(
+            x=x.to(self.device),
+            a=a.to(self.device),
+            t=t.to(self.device),
+            eps=eps.to(self.device),
+            u=u.to(self.device),
+            total=self.total,
+            generator=generator,
+        )
 
     def _images(self, images: ImageSet, generator: torch.Generator) -> Tensor:
         rows = draw_rows(len(images), self.size, generator).numpy()

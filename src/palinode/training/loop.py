@@ -57,12 +57,13 @@ def train(
     if settings.gradient_checkpointing:
         model.net.enable_gradient_checkpointing()
     optimizer = torch.optim.AdamW(
-        parameters, lr=settings.lr, betas=tuple(settings.betas), weight_decay=settings.weight_decay, fused=True
+        parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
     )
     ema = None
     if settings.ema:
         ema = EMA(parameters, settings.ema.limit, settings.ema.inv_gamma, settings.ema.power)
     gradients = Gradients(parameters)
+    seen: Any = model  # a `Denoiser`, unless the method is an objective of a network that is none
 
     # Continue from the last checkpoint, where there is one.
     first = 0
@@ -89,7 +90,7 @@ def train(
         gradients.zero()
         values: dict[str, float] = {}
         for batch in batches(step):
-            losses = method.losses(model, batch)
+            losses = method.losses(seen, batch)
             gradients.backward(losses, 1 / settings.accumulate)
             for name, loss in losses.items():
                 values[f"loss_{name}"] = values.get(f"loss_{name}", 0.0) + loss.item() / settings.accumulate

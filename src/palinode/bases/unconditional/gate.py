@@ -1,4 +1,4 @@
-"""Refuse an unconditional base that has not memorised what it should have, or draws badly."""
+"""Refuse an unconditional base that has not memorized what it should have, or draws badly."""
 
 from palinode.bases import image_checks
 from palinode.classifiers import files

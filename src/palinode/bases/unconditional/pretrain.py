@@ -45,7 +45,7 @@ def continue_training(
 ) -> None:
     """Train the model in the folder `start` on the prepared images in `data`, and write it to `folder` (fp16).
 
-    For a base with a `start`: one that memorises other images than the base that it starts from.
+    For a base with a `start`: one that memorizes other images than the base that it starts from.
     """
     model = unconditional.load(start, device)
     key = (settings.root_seed, settings.name, "base")

@@ -8,6 +8,7 @@ measured does not train anything again.
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,7 +75,7 @@ class PromptFacts:
 def save(folder: Path, facts: PromptFacts, targets: list[TrainingTarget]) -> None:
     """Write prompts.json and training.npz."""
     write_json(folder / "prompts.json", asdict(facts))
-    latents = {}
+    latents: dict[str, np.ndarray] = {}
     for i, target in enumerate(targets):
         latents |= {f"{part}_{i}": getattr(target, part).numpy() for part in LATENTS}
     write_arrays(folder / "training.npz", latents)
