@@ -52,11 +52,12 @@ def task(tmp_path, *, forget=None, together=True, **changes) -> PrepareImages:
     )
 
 
-def base(tmp_path, *, without_repeated=False, **changes) -> PrepareImageBase:
+def base(tmp_path, *, trained=True, oracle=False, **changes) -> PrepareImageBase:
+    """changes: to the block `data`."""
     write_arrays(tmp_path)
     data = image_data(tmp_path, **changes)
     return PrepareImageBase(
-        root_seed=1, name="test", kind="unconditional", data=data, without_repeated=without_repeated
+        root_seed=1, name="test", kind="unconditional", data=data, trained=trained, oracle=oracle
     )
 
 
@@ -250,7 +251,7 @@ def test_a_base_sees_its_images_and_the_repeated_ones(tmp_path):
 
 def test_an_oracle_sees_the_same_but_for_the_repeated_images(tmp_path):
     splits.prepare_base(base(tmp_path), tmp_path / "base")
-    metadata = splits.prepare_base(base(tmp_path, without_repeated=True), tmp_path / "oracle")
+    metadata = splits.prepare_base(base(tmp_path, oracle=True), tmp_path / "oracle")
     assert metadata == {}
     assert not (tmp_path / "oracle/repeated.npy").exists()
     for name in ("train", "reference"):
@@ -258,12 +259,17 @@ def test_an_oracle_sees_the_same_but_for_the_repeated_images(tmp_path):
         assert digests[0].digest() == digests[1].digest()
 
 
-def test_the_judges_images_come_with_the_base(tmp_path):
+@pytest.mark.parametrize(("trained", "oracle"), [(True, False), (True, True), (False, False)])
+def test_the_judges_images_come_with_the_base(tmp_path, trained, oracle):
+    """A finished base has them too, and nothing else; an oracle has no judge of its own."""
     judge = dict.fromkeys(("train", "test"), str(tmp_path / "images.npy"))
-    splits.prepare_base(base(tmp_path, judge=judge), tmp_path / "out")
+    splits.prepare_base(base(tmp_path, judge=judge, trained=trained, oracle=oracle), tmp_path / "out")
+    assert (tmp_path / "out/train.npy").exists() == trained
     for part in ("judge-train", "judge-test"):
-        assert np.array_equal(np.load(tmp_path / f"out/{part}.npy"), IMAGES[:8])
-        assert np.array_equal(np.load(tmp_path / f"out/{part}-labels.npy"), LABELS)
+        assert (tmp_path / f"out/{part}.npy").exists() != oracle
+        if not oracle:
+            assert np.array_equal(np.load(tmp_path / f"out/{part}.npy"), IMAGES[:8])
+            assert np.array_equal(np.load(tmp_path / f"out/{part}-labels.npy"), LABELS)
 
 
 def test_a_base_refuses_images_that_are_in_two_sets(tmp_path):

@@ -36,8 +36,8 @@ def write(root) -> ReportTask:
     }
     refused = {"text": f"no {NASTY}", "kind": "ordinary", "score": 1.2, "reason": f"as {NASTY}"}
     folder = root / "out/tasks/emoji-memorized"
-    facts = {"prompts": [counted], "refused": [refused], "reason": "", "least_quality": 0.42}
-    io.write_json(folder / "prompts.json", facts)
+    io.write_json(folder / "prompts.json", {"prompts": [counted], "refused": [refused], "reason": ""})
+    io.write_arrays(folder / "evaluation.npz", {"least_quality": np.array(0.42)})
     (folder / "clusters.png").write_bytes(pictures.encode_png(pictures.EMPTY))
     for subject in SUBJECTS:
         for name, (_, success) in (REFERENCES | ROWS).items():

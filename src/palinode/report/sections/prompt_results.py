@@ -19,7 +19,7 @@ def view(task: Task) -> dict[str, Any]:
     written = io.read_json(folder / "prompts.json")
     return {
         "reason": written["reason"],
-        "least_quality": percent(written["least_quality"]),
+        "least_quality": percent(io.read_arrays(folder / "evaluation.npz")["least_quality"].item()),
         "prompts": [describe_prompt(entry) for entry in written["prompts"]],
         "refused": written["refused"],
         "clusters": pictures.read_sheet(folder, "clusters"),
