@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from palinode.classifiers import digits as digit_judge
-from palinode.classifiers import files
+from palinode.classifiers import storage
 from palinode.core.errors import UserError
 from palinode.core.io import write_array, write_json, write_text
 from palinode.models import unconditional
@@ -200,7 +200,7 @@ class Project:
         base = untrained_base()
         models = self.folder / "models"
         unconditional.save(base, models / "tiny/model")
-        files.save(digit_judge.Judge(16, 1, 2), models / "tiny/judge", {})
+        storage.save(digit_judge.Judge(16, 1, 2), models / "tiny/judge", {})
         write_text(models / "tiny-without-repeated/model/absent.txt", f"{NO_ORACLE}\n")
         self.call("bind")
         count = self.parameters["image_tasks"]["tiny"]["sample"]["count"]

@@ -41,6 +41,7 @@ def unlearn(*arguments: object) -> None:
     unlearn_your_ddpm.main(unlearn_your_ddpm.parser.parse_args([str(argument) for argument in arguments]))
 
 
+@pytest.mark.slow
 def test_unlearning_writes_a_pipeline_and_a_sheet(model, tmp_path, capsys):
     from diffusers import DDPMPipeline
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from project import ROOT
 
-from palinode.classifiers import files
+from palinode.classifiers import storage
 from palinode.core.errors import UserError
 from palinode.metrics import quality
 from palinode.metrics.features import JudgeBackbone
@@ -16,7 +16,7 @@ JUDGE, SHAPE = ROOT / "models/tshirt/judge", (16, 16, 1)
 
 @pytest.fixture(scope="module")
 def network():
-    return JudgeBackbone(files.load(JUDGE))
+    return JudgeBackbone(storage.load(JUDGE))
 
 
 @pytest.fixture

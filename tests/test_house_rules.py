@@ -37,7 +37,8 @@ LAYERS = [
     "pipeline",
     "report",
 ]
-REPORT_READS = {"core", "params", "data", "metrics.registry", "report"}
+# The last two know what the files of an attack and of detection mean.
+REPORT_READS = {"core", "params", "data", "metrics.registry", "report", "attacks.outcome", "memorization.roc"}
 LONG_FUNCTIONS = {"training/loop.py:train"}  # the training loop is read from top to bottom
 KINDS_OF_MODEL = {"Diffuser", "ClassConditional", "TextToImage"}
 PRONOUNS = {"found", "it", "some", "given", "one"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from palinode.classifiers import digits, files
+from palinode.classifiers import digits, storage
 from palinode.core.scratch import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,10 +30,10 @@ def test_a_saved_judge_answers_alike(tmp_path):
     torch.manual_seed(0)
     trained = digits.train(np.random.default_rng(0).integers(0, 255, (8, 16, 16, 1), dtype=np.uint8),
                           np.arange(8) % 3, (1, "judge"), epochs=1, batch=4)  # fmt: skip
-    files.save(trained, tmp_path / "judge", {"test_accuracy": 0.5})
+    storage.save(trained, tmp_path / "judge", {"test_accuracy": 0.5})
     x = torch.rand(2, 1, 16, 16)
     with torch.inference_mode():
-        assert torch.equal(files.load(tmp_path / "judge")(x), trained(x))
+        assert torch.equal(storage.load(tmp_path / "judge")(x), trained(x))
 
 
 def test_a_training_that_was_cut_off_continues_to_the_same_weights(tmp_path, monkeypatch):
@@ -61,5 +61,5 @@ def test_a_shipped_judge_reaches_its_accuracy(task):
     folder, data = ROOT / "models" / task / "judge", ROOT / "data/mnist"
     images, labels = (np.load(data / f"judge-test{end}.npy") for end in ("", "-labels"))
     recorded = json.loads((folder / "config.json").read_text())["test_accuracy"]
-    assert digits.accuracy(files.load(folder), images, labels) == pytest.approx(recorded, abs=0.002)
+    assert digits.accuracy(storage.load(folder), images, labels) == pytest.approx(recorded, abs=0.002)
     assert recorded >= 0.985

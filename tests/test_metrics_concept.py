@@ -8,7 +8,7 @@ import torch
 
 from palinode.classifiers.concept_classifiers import ClassConceptClassifier, Predictions, SceneConceptClassifier
 from palinode.classifiers.digits import Judge
-from palinode.classifiers.scenes import SceneJudge
+from palinode.classifiers.scene_judge import SceneJudge
 from palinode.core import estimate
 from palinode.data.captions import STYLES, Caption
 from palinode.metrics import concept_metrics

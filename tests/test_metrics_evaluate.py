@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from palinode.classifiers import digits, files
+from palinode.classifiers import digits, storage
 from palinode.core.scratch import Scratch
 from palinode.metrics import features, image_metrics
 from palinode.models import unconditional
@@ -28,7 +28,7 @@ def judge_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("judge") / "judge"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        files.save(digits.Judge(16, 1, 10), folder, {})
+        storage.save(digits.Judge(16, 1, 10), folder, {})
     return folder
 
 

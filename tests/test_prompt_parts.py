@@ -11,8 +11,8 @@ from project import ROOT
 from test_prompt_stages import parameters
 
 from palinode import methods, params
-from palinode.classifiers import files
-from palinode.classifiers.scenes import SceneJudge
+from palinode.classifiers import storage
+from palinode.classifiers.scene_judge import SceneJudge
 from palinode.core.errors import UserError
 from palinode.core.io import read_json
 from palinode.core.scratch import Scratch
@@ -104,7 +104,7 @@ def test_success_is_nothing_memorized_at_the_end_and_quality_throughout():
 
 
 def test_realism_tells_noise_from_pictures(corpus):
-    judge = files.load(ROOT / "models/emoji/judge", SceneJudge)
+    judge = storage.load(ROOT / "models/emoji/judge", SceneJudge)
     real = realism.fit_realism(judge, corpus, 64, (1, "t"))
     noise = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
     fixed = (corpus.fixed[:8, :3].permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import training
 
-from palinode.classifiers import files, scene_pictures, scenes
+from palinode.classifiers import scene_judge, scene_pictures, storage
 from palinode.core.errors import UserError
 from palinode.core.scratch import Scratch
 from palinode.data import emoji
@@ -65,26 +65,26 @@ def test_halves_are_the_two_things():
 
 def test_a_judge_learns_is_calibrated_and_comes_back_from_its_file(few, others, tmp_path):
     with Scratch("judge", []) as scratch:
-        trained = scenes.train(few, others, (1, "judge"), SETTINGS, scratch)
+        trained = scene_judge.train(few, others, (1, "judge"), SETTINGS, scratch)
     stream = scene_pictures.Stream(few, others, 128, (1, "test"), held=True)
-    shares = scenes.accuracy(trained, stream, 1)
+    shares = scene_judge.accuracy(trained, stream, 1)
     assert shares["concept"] > 0.6 and shares["images"] == 128
-    assert 0 <= scenes.unseen_accuracy(trained, stream, 64, (1, "test"))["none"] <= 1
+    assert 0 <= scene_judge.unseen_accuracy(trained, stream, 64, (1, "test"))["none"] <= 1
     assert (trained.temperature != 1).any(), "the temperatures were fitted"
-    files.save(trained, tmp_path / "judge", shares)
-    loaded = files.load(tmp_path / "judge", scenes.SceneJudge)
+    storage.save(trained, tmp_path / "judge", shares)
+    loaded = storage.load(tmp_path / "judge", scene_judge.SceneJudge)
     with torch.no_grad():
         images = stream(0).images
         assert all(torch.equal(a, b) for a, b in zip(trained(images), loaded(images), strict=True))
     (tmp_path / "judge/judge.safetensors").write_bytes(b"x" * 50)
     with pytest.raises(UserError, match="cannot read the judge"):
-        files.load(tmp_path / "judge", scenes.SceneJudge)
+        storage.load(tmp_path / "judge", scene_judge.SceneJudge)
 
 
 def test_an_interrupted_judge_continues_to_the_same_weights(few, others, monkeypatch):
     def train():
         with Scratch("judge", []) as scratch:
-            return scenes.train(few, others, (1, "judge"), training(steps=20, batch=16), scratch).state_dict()
+            return scene_judge.train(few, others, (1, "judge"), training(steps=20, batch=16), scratch).state_dict()
 
     expected, draw, asked = train(), scene_pictures.Stream.__call__, []
 

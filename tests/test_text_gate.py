@@ -13,7 +13,7 @@ from project import PARAMETERS, ROOT, Project, failed
 from test_resume import kill
 
 from palinode.bases import caption_checks
-from palinode.classifiers import files, scenes
+from palinode.classifiers import scene_judge, storage
 from palinode.core.errors import UserError
 from palinode.core.images import to_images
 from palinode.data import emoji
@@ -165,8 +165,8 @@ def project(tmp_path_factory) -> Project:
 def test_the_stages_train_a_base_and_refuse_what_is_not_good_enough(project, corpus):
     refused = failed(project, "judge_scenes", "mini")
     assert "judge@mini: accuracy 0." in refused and not (project.folder / "models/mini/judge").exists()
-    untrained = scenes.SceneJudge(len(corpus.concepts), len(STYLES))
-    files.save(untrained, project.folder / "models/mini/judge", {})
+    untrained = scene_judge.SceneJudge(len(corpus.concepts), len(STYLES))
+    storage.save(untrained, project.folder / "models/mini/judge", {})
     project.call("pretrain_text", "mini")
     project.call("pretrain_text", "mini", "cat")
     assert "'moon' is no concept" in failed(project, "pretrain_text", "mini", "moon")

@@ -11,8 +11,8 @@ from conftest import TEXT_MODEL, TEXT_SCHEDULER
 from project import PARAMETERS, ROOT, UNET, call_stage
 
 from palinode import params
-from palinode.classifiers import digits, files
-from palinode.classifiers.scenes import SceneJudge
+from palinode.classifiers import digits, storage
+from palinode.classifiers.scene_judge import SceneJudge
 from palinode.core.io import write_json
 from palinode.data.scenes import EmojiCorpus
 from palinode.memorization import ground_truth, mitigation, splitting
@@ -107,7 +107,7 @@ def place_class_base(models: Path) -> None:
     unconditional.save(class_conditional.create(config, DDPM_SCHEDULER, 10, 1), models / "two/model")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        files.save(digits.Judge(16, 1, 10), models / "two/judge", {})
+        storage.save(digits.Judge(16, 1, 10), models / "two/judge", {})
 
 
 def place_text_base(models: Path) -> None:
@@ -116,7 +116,7 @@ def place_text_base(models: Path) -> None:
     text_to_image.save(text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, corpus.words, 1), models / "mini/model")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        files.save(SceneJudge(len(corpus.concepts), 5), models / "mini/judge", {})
+        storage.save(SceneJudge(len(corpus.concepts), 5), models / "mini/judge", {})
 
 
 def place_scores(models: Path, held_out: dict) -> None:

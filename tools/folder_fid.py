@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from palinode.classifiers import files
+from palinode.classifiers import storage
 from palinode.core.errors import UserError
 from palinode.data import sources
 from palinode.metrics.features import JudgeBackbone
@@ -57,7 +57,7 @@ def converted(shape: tuple[int, int, int]):
 
 
 def run(first: str, second: str, folder: str = "models/tshirt/judge") -> None:
-    where, network = device(), files.load(Path(folder))
+    where, network = device(), storage.load(Path(folder))
     size, channels = network.config["size"], network.config["channels"]
     value = distance(Path(first), Path(second), JudgeBackbone(network.to(where)), (size, size, channels))
     print(f"Fréchet distance of {first} and {second} on the features of {folder}: {value:.4f}")

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from palinode import params
-from palinode.classifiers import files
+from palinode.classifiers import storage
+from palinode.classifiers.scene_judge import SceneJudge
 from palinode.classifiers.scene_pictures import Stream
-from palinode.classifiers.scenes import SceneJudge
 from palinode.core.errors import UserError
 from palinode.core.estimate import share
 from palinode.core.images import to_images, to_model
@@ -98,7 +98,7 @@ def run(base: str) -> None:
 
     drawn = tiles(folder / "gate/concepts.png")
     with torch.inference_mode():
-        first = [logits.argmax(1).numpy() for logits in files.load(folder / "judge", SceneJudge)(to_model(drawn))]
+        first = [logits.argmax(1).numpy() for logits in storage.load(folder / "judge", SceneJudge)(to_model(drawn))]
     description = describe(network, drawn)
     second = [probe(description) for probe in probes]
     asked = np.divmod(np.arange(len(drawn)), len(STYLES))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from palinode.classifiers import scene_pictures
-from palinode.classifiers.scenes import SceneJudge
+from palinode.classifiers.scene_judge import SceneJudge
 from palinode.core import seeds
 from palinode.core.estimate import share
 from palinode.core.images import to_model

@@ -1,6 +1,6 @@
 """The digit judge of a base: trained on labelled images that no base is trained on."""
 
-from palinode.classifiers import digits, files
+from palinode.classifiers import digits, storage
 from palinode.core.errors import Absent, UserError
 from palinode.core.io import read_array
 from palinode.core.work import Work
@@ -21,5 +21,5 @@ def run(work: Work) -> None:
         accuracy = digits.accuracy(judge, test, truth)
         if accuracy < settings.judge.accuracy:
             raise UserError(f"{work.name}: test accuracy {accuracy:.4f} is below {settings.judge.accuracy:g}")
-        files.save(judge, work.outputs[0], {"test_accuracy": accuracy, "test_images": len(test)})
+        storage.save(judge, work.outputs[0], {"test_accuracy": accuracy, "test_images": len(test)})
         print(f"{work.name}: test accuracy {accuracy:.4f} on {len(test)} images")

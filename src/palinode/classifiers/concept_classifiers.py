@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from palinode.classifiers import files
+from palinode.classifiers import storage
 from palinode.classifiers.digits import Judge
+from palinode.classifiers.scene_judge import SceneJudge
 from palinode.classifiers.scene_pictures import halves
-from palinode.classifiers.scenes import SceneJudge
 from palinode.core.images import to_model
 from palinode.core.io import absence
 from palinode.data.captions import STYLES, Caption
@@ -129,8 +129,8 @@ def load(folder: Path, kind: str, target: str | int) -> ConceptClassifier | str:
     if reason := absence(folder):
         return reason
     if kind == "text":
-        return SceneConceptClassifier(files.load(folder, SceneJudge), list(EmojiCorpus.read().concepts), str(target))
-    return ClassConceptClassifier(files.load(folder), int(target))
+        return SceneConceptClassifier(storage.load(folder, SceneJudge), list(EmojiCorpus.read().concepts), str(target))
+    return ClassConceptClassifier(storage.load(folder), int(target))
 
 
 def _entropy(p: Tensor) -> Tensor:

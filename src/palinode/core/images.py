@@ -1,18 +1,10 @@
 """Images on disk and in models: uint8 [N, H, W, C], and float32 [N, C, H, W] in [-1, 1]."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-
-
-class ImageSet(Protocol):
-    """uint8 images [N, H, W, C], read by row numbers."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: Any) -> np.ndarray: ...
 
 
 def to_model(images: Any) -> Tensor:

@@ -72,7 +72,7 @@ class Scratch:
     def __enter__(self) -> "Scratch":
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.folder / "lock", "w")  # noqa: SIM115  held until __exit__
+            self._lock = open(self.folder / "lock", "w")  # held until __exit__
         except OSError as error:
             reason = f"{error.strerror}; PALINODE_SCRATCH names the folder for unfinished work"
             raise UserError(f"cannot write {self.folder}: {reason}") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from palinode.core.errors import UserError
-from palinode.core.images import ImageSet
+from palinode.core.image_set import ImageSet
 from palinode.core.io import read_array, write_array, write_json
 from palinode.data import sources
 from palinode.params.bases import ImageData
@@ -43,8 +43,8 @@ class JoinedImages:
 def prepare_base(settings: PrepareImageBase, folder: Path) -> dict:
     """Write what an unconditional base is trained and checked on: train.npy, repeated.npy, reference.npy, the judge's.
 
-    Returns metadata.json: copies of the repeated images, and the distance below which a sample is one of them. UserError
-    when a set is empty, two share an image, or an image cannot be read.
+    Returns metadata.json: copies of the repeated images, and the distance below which a sample is one of them.
+    UserError when a set is empty, two share an image, or an image cannot be read.
     """
     data = settings.data
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,8 +183,7 @@ def _write_images(path: Path, count: int, images: Iterator[np.ndarray], shape: S
     with open(path, "wb") as handle:
         header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
         np.lib.format.write_array_header_1_0(handle, header)
-        for image in images:
-            handle.write(image.tobytes())
+        handle.writelines(image.tobytes() for image in images)
     return np.load(path, mmap_mode="r")
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from palinode.classifiers import files
-from palinode.classifiers.scenes import SceneJudge
+from palinode.classifiers import storage
+from palinode.classifiers.scene_judge import SceneJudge
 from palinode.core.errors import UserError
 from palinode.data import captions
 from palinode.data.captions import STYLES
@@ -50,7 +50,7 @@ class LabelledGroundTruth:
 
     def __init__(self, judge: Path, real: int, key: tuple[str | int, ...]):
         self.corpus = EmojiCorpus.read()
-        network = files.load(judge, SceneJudge)
+        network = storage.load(judge, SceneJudge)
         backbone = features.JudgeBackbone(network)
         self.quality: Realism | ClipIQA = fit_realism(network, self.corpus, real, key)
         self.network = backbone.name

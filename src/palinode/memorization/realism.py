@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from palinode.classifiers.scenes import SceneJudge
+from palinode.classifiers.scene_judge import SceneJudge
 from palinode.core import seeds
 from palinode.core.images import to_images, to_model
 from palinode.data import emoji

@@ -143,9 +143,9 @@ def load_available(
     if judge is None:
         reasons[JudgeBackbone.name] = judge_reason
     else:
-        from palinode.classifiers import files
+        from palinode.classifiers import storage
 
-        networks[JudgeBackbone.name] = JudgeBackbone(files.load(Path(judge)).to(device))
+        networks[JudgeBackbone.name] = JudgeBackbone(storage.load(Path(judge)).to(device))
     try:
         networks[EfficientNetLite0.name] = EfficientNetLite0(device)
     except ModuleNotFoundError as error:

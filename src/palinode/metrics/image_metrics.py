@@ -15,7 +15,7 @@ import numpy as np
 from palinode.core import estimate
 from palinode.core.errors import Absent, UserError
 from palinode.core.estimate import Metric
-from palinode.core.images import ImageSet
+from palinode.core.image_set import ImageSet
 from palinode.core.scratch import Checkpoint, Scratch
 from palinode.metrics import features, forgetting, integrity, likelihood, nearest, pieces, quality
 from palinode.metrics.features import Backbone

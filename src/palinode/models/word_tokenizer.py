@@ -1,5 +1,7 @@
 """A byte-pair vocabulary in which every word of a small language is one token."""
 
+import itertools
+
 START = "<|startoftext|>"
 END = "<|endoftext|>"
 
@@ -16,7 +18,7 @@ def word_vocabulary(words: list[str]) -> tuple[dict[str, int], list[tuple[str, s
     while True:
         counts: dict[tuple[str, str], int] = {}
         for split in splits.values():
-            for pair in zip(split, split[1:], strict=False):
+            for pair in itertools.pairwise(split):
                 counts[pair] = counts.get(pair, 0) + 1
         if not counts:
             return {token: i for i, token in enumerate(dict.fromkeys(tokens))}, merges

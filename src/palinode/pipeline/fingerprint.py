@@ -1,8 +1,8 @@
 """What code a stage runs: its script and the project modules that imports, each with a hash of its meaning.
 
-The hash of a module covers the syntax tree without docstrings, citations and positions, walked field by field with empty fields
-skipped, so that comments, layout and the Python version leave it alone. Two packages are left out: `params`, whose
-effect on a stage is the settings in its plan file, and `pipeline`, which says how a stage is started.
+The hash of a module covers the syntax tree without docstrings, citations and positions, walked field by field with
+empty fields skipped, so that comments, layout and the Python version leave it alone. Two packages are left out:
+`params`, whose effect on a stage is the settings in its plan file, and `pipeline`, which says how a stage is started.
 """
 
 import ast
@@ -12,6 +12,7 @@ from pathlib import Path
 
 PACKAGE = "palinode"
 LEFT_OUT = (f"{PACKAGE}.params", f"{PACKAGE}.pipeline")
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 TEMPLATES = {".html", ".css"}  # read by the modules beside them
 
 
@@ -79,12 +80,16 @@ def _meaning(node: object) -> str:
     if isinstance(node, ast.AST):
         fields = []
         for name, value in ast.iter_fields(node):
-            if name == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                value = value[1:] if ast.get_docstring(node, clean=False) is not None else value
-                value = [statement for statement in value if not _is_citation(statement)]
-            if value is not None and value != [] and name != "kind":
-                fields.append(f"{name}={_meaning(value)}")
+            counted = _statements(node) if name == "body" and isinstance(node, DOCUMENTED) else value
+            if counted is not None and counted != [] and name != "kind":
+                fields.append(f"{name}={_meaning(counted)}")
         return f"{type(node).__name__}({','.join(fields)})"
     if isinstance(node, list):
         return f"[{','.join(_meaning(item) for item in node)}]"
     return repr(node)
+
+
+def _statements(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.stmt]:
+    """What a body does, without its docstring and citations."""
+    body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+    return [statement for statement in body if not _is_citation(statement)]

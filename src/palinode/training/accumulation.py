@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Gradients:
@@ -44,12 +45,15 @@ class EMA:
     """Exponential moving average of the weights; decay(step) = min(limit, 1 - (1 + step/inv_gamma)^-power)."""
 
     def __init__(self, parameters: list[Tensor], limit: float, inv_gamma: float, power: float):
-        self.limit, self.inv_gamma, self.power = limit, inv_gamma, power
+        self.limit = limit
+        self.inv_gamma = inv_gamma
+        self.power = power
         self.average = [p.detach().clone() for p in parameters]
 
     def update(self, parameters: list[Tensor], step: int) -> None:
         decay = min(self.limit, 1 - (1 + step / self.inv_gamma) ** -self.power)
-        torch._foreach_lerp_(self.average, [p.detach() for p in parameters], 1 - decay)
+        current: list[Tensor] = [p.detach() for p in parameters]
+        get_ema_multi_avg_fn(decay)(self.average, current, 0)
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from palinode.core import seeds
-from palinode.core.images import ImageSet, to_model
+from palinode.core.image_set import ImageSet
+from palinode.core.images import to_model
 
 B = TypeVar("B")
 

@@ -1,7 +1,7 @@
 """Refuse a class-conditional base that does not draw the class it is asked for."""
 
 from palinode.bases import class_checks
-from palinode.classifiers import files
+from palinode.classifiers import storage
 from palinode.core.contact_sheet import sheet, write_png
 from palinode.core.errors import Absent, UserError
 from palinode.core.io import atomic, write_json
@@ -24,7 +24,7 @@ def run(work: Work) -> None:
         model = class_conditional.wrap(unconditional.load(model_folder, work.device), str(model_folder))
         classes = [c for c in range(model.classes) for _ in range(limits.each)]
         images = prompted.draw(model, classes, key, limits.guidance, limits.steps, scratch)
-        measured = class_checks.measure(images, classes, files.load(judge_folder))
+        measured = class_checks.measure(images, classes, storage.load(judge_folder))
         print(f"{work.name}: recognised, by class: {measured['recognised']}")
         problem = class_checks.problem(measured, limits)
         if problem:

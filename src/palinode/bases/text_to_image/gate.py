@@ -1,8 +1,8 @@
 """Refuse a text-to-image base that cannot draw, or has not memorized what it should have."""
 
 from palinode.bases import caption_checks, caption_sheets
-from palinode.classifiers import files
-from palinode.classifiers.scenes import SceneJudge
+from palinode.classifiers import storage
+from palinode.classifiers.scene_judge import SceneJudge
 from palinode.core.contact_sheet import write_png
 from palinode.core.errors import Absent, UserError
 from palinode.core.io import atomic, write_json
@@ -23,7 +23,7 @@ def run(work: Work) -> None:
     key = (settings.root_seed, settings.name)
     with work.scratch() as scratch:
         model = text_to_image.load(model_folder, work.device)
-        judge = files.load(judge_folder, SceneJudge)
+        judge = storage.load(judge_folder, SceneJudge)
         requests = caption_checks.requests(corpus, key)
         prompts = [request.prompt for request in requests]
         images = prompted.draw(model, prompts, key, limits.guidance, limits.steps, scratch)

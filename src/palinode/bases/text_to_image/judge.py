@@ -1,6 +1,6 @@
 """The judge of captioned scenes, and how far it can be trusted."""
 
-from palinode.classifiers import files, scenes
+from palinode.classifiers import scene_judge, storage
 from palinode.classifiers.scene_pictures import Stream
 from palinode.core.errors import Absent, UserError
 from palinode.core.work import Work
@@ -22,12 +22,12 @@ def run(work: Work) -> None:
     others = emoji.read_drawings(data, "others.npy")
     key = (settings.root_seed, "judge", settings.name)
     with work.scratch() as scratch:
-        judge = scenes.train(corpus, others, key, settings.training, scratch)
-        test = scenes.accuracy(judge, Stream(corpus, others, 256, (*key, "test")), BATCHES)
+        judge = scene_judge.train(corpus, others, key, settings.training, scratch)
+        test = scene_judge.accuracy(judge, Stream(corpus, others, 256, (*key, "test")), BATCHES)
         held = Stream(corpus, others, 1, key, held=True)
-        unseen = scenes.unseen_accuracy(judge, held, 256 * BATCHES, key)
+        unseen = scene_judge.unseen_accuracy(judge, held, 256 * BATCHES, key)
         print(f"{work.name}: {test}, unseen drawings: {unseen}")
         worst = min(test["concept"], test["style"])
         if worst < ACCURACY:
             raise UserError(f"{work.name}: accuracy {worst:.4f} is below {ACCURACY}")
-        files.save(judge, work.outputs[0], {"test": test, "unseen": unseen})
+        storage.save(judge, work.outputs[0], {"test": test, "unseen": unseen})

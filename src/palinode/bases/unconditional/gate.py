@@ -1,7 +1,7 @@
 """Refuse an unconditional base that has not memorized what it should have, or draws badly."""
 
 from palinode.bases import image_checks
-from palinode.classifiers import files
+from palinode.classifiers import storage
 from palinode.core.errors import Absent, UserError
 from palinode.core.io import atomic, read_array, read_json, write_json
 from palinode.core.work import Work
@@ -28,7 +28,7 @@ def run(work: Work) -> None:
             repeated=read_array(data / "repeated.npy"),
             reference=read_array(data / ("reference.npy" if (data / "reference.npy").exists() else "train.npy")),
             hit_distance=read_json(data / "metadata.json")["hit_distance"],
-            judge=files.load(judge_folder),
+            judge=storage.load(judge_folder),
         )
         print(f"{work.name}: {values}")
         problem = image_checks.problem(values, limits)
