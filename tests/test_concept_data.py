@@ -1,95 +1,212 @@
 """What concept tasks train on: pairs that belong together, and states of the original model's own sampling."""
 
-from pathlib import Path
-from types import SimpleNamespace
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
 from conftest import SCHEDULER, TEXT_MODEL, TEXT_SCHEDULER, UNET
+from project import ROOT
 
-from palinode.core.images import to_images
-from palinode.data import prompt_sets
-from palinode.data.scenes import EmojiCorpus
+from palinode.core.images import to_images, to_model
+from palinode.core.scratch import Scratch
 from palinode.models import class_conditional, text_to_image
 from palinode.models.guidance import Guided
-from palinode.sampling import prompted
+from palinode.params.concept_tasks import ConceptAmounts, ConceptSample
+from palinode.params.stage_settings import PrepareConcept
+from palinode.sampling import paired, prompted
 from palinode.sampling.samplers import ddim
 from palinode.tasks.concept import training_data
+from palinode.tasks.concept.training_data import Made
 from palinode.training import concept_batches
-from palinode.training.concept_batches import ConceptBatches
+from palinode.training.concept_batches import ConceptBatches, ConceptData
 
-SETTINGS = SimpleNamespace(kept=12, pairs=10, traces=4, guidance=2.0, steps=3, chunk=64)
+AMOUNTS = ConceptAmounts(retain=12, pairs=10, trajectories=4)
+SAMPLE = ConceptSample(guidance=2.0, steps=3, each=4)
+PROMPTS = """
+templates: {training: ["a picture of {}"], new: ["look at {}"]}
+attributes: {new: [on blue]}
+things:
+  cat: {group: animal, synonyms: [kitty]}
+  dog: {group: animal, synonyms: [puppy]}
+  pig: {group: animal, synonyms: [hog]}
+  rose: {group: plant, synonyms: [blossom]}
+"""
+
+
+def settings(**changes) -> PrepareConcept:
+    values = {
+        "root_seed": 1,
+        "name": "test",
+        "subjects": 1,
+        "kind": "text",
+        "target": "cat",
+        "anchor": "dog",
+        "images": None,
+        "prompts": None,
+        "amounts": AMOUNTS,
+        "sample": SAMPLE,
+    }
+    return PrepareConcept(**(values | changes))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def at_the_root():
+    """The shipped emoji are read from the repository's root."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        yield
 
 
 @pytest.fixture(scope="module")
-def corpus() -> EmojiCorpus:
-    return EmojiCorpus.read(Path(__file__).parent.parent / "data/emoji")
+def place(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PALINODE_SCRATCH", str(tmp_path_factory.mktemp("scratch")))
+        with Scratch("concept", []) as scratch:
+            yield scratch
 
 
 @pytest.fixture(scope="module")
-def text(corpus):
-    model = text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, corpus.words, seed=1)
-    prompts = prompt_sets.of_captions(corpus.concepts, "cat", "dog", 8, torch.Generator().manual_seed(0))
-    return model, training_data.of_captions(model, corpus, "cat", prompts, SETTINGS, (1, "test"))
+def model(corpus):
+    return text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, corpus.words, seed=1)
 
 
-def test_shapes_and_prompts_of_captions(text):
-    _, data = text
-    assert data.x.shape == (12, 4, 8, 8) and data.a.shape == data.m.shape == (10, 4, 8, 8)
-    assert data.z.shape == (4, 3, 4, 8, 8) and data.times.tolist() == [67, 34, 1] and data.prompts[0] == ""
-    for t, m in zip(data.target, data.anchor, strict=True):
-        assert "cat" in data.prompts[t] and data.prompts[t].replace("cat", "dog") == data.prompts[m]
-    words = {word for i in data.kept for word in data.prompts[i].replace(",", "").split()}
+@pytest.fixture(scope="module")
+def captioned(model, place) -> Made:
+    return training_data.build(model, settings(), 0, place)
+
+
+# Captioned emoji
+
+
+def test_shapes_and_prompts_of_captions(captioned):
+    data = captioned.data
+    assert data.retain.shape == (12, 4, 8, 8)
+    assert data.forget.shape == data.anchor.shape == (10, 4, 8, 8)
+    assert data.trajectory.shape == (4, 3, 4, 8, 8)
+    assert data.trajectory_times.tolist() == [67, 34, 1]
+    assert data.prompts[0] == ""
+    for target, anchor in zip(data.forget_prompt, data.anchor_prompt, strict=True):
+        assert "cat" in data.prompts[target]
+        assert data.prompts[target].replace("cat", "dog") == data.prompts[anchor]
+    words = {word for i in data.retain_prompt for word in data.prompts[i].replace(",", "").split()}
     assert not words & {"cat", "kitty", "feline"}
 
 
-def test_states_are_those_of_sampling(text):
-    model, data = text
-    prompts = [data.prompts[i] for i in data.traced]
-    noise = prompted.noise(model, (1, "test target"), 0, 4)
-    assert torch.equal(data.z[:, 0], noise)
-    ends, _, _ = prompted.trace(model, prompts, (1, "test target"), 2.0, 3)
+def test_states_are_those_of_sampling(model, captioned):
+    data = captioned.data
+    key = (1, "test target")
+    prompts = [data.prompts[i] for i in data.trajectory_prompt]
+    noise = paired.initial_noise(model, key, 0, 4)
+    assert torch.equal(data.trajectory[:, 0], noise)
+    ends, _, _ = prompted.trace(model, prompts, key, 2.0, 3)
     with torch.inference_mode():
         guided = Guided(model, model.condition(prompts), model.condition([""]), 2.0)
-        once = ddim(guided, noise, [67, 34, 1], draw=lambda: None)
-        assert torch.allclose(ends, once, atol=1e-6)
+        assert torch.allclose(ends, ddim(guided, noise, [67, 34, 1]), atol=1e-6)
         images = to_images(model.decode(ends))
-    drawn = prompted.draw(model, prompts, (1, "test target"), 2.0, 3)
+    drawn = prompted.draw(model, prompts, key, 2.0, 3)
     assert np.abs(drawn.astype(int) - images).max() <= 1
 
 
-def test_data_comes_back_from_its_files(text, tmp_path):
-    _, data = text
+def test_the_anchors_pictures_are_the_originals_own(model, captioned):
+    data = captioned.data
+    prompts = [data.prompts[i] for i in data.anchor_prompt]
+    ends, _, _ = prompted.trace(model, prompts, (1, "test anchor"), 2.0, 3)
+    torch.testing.assert_close(data.anchor, ends)
+
+
+def test_closed_forms_get_every_name(captioned, corpus):
+    names = captioned.edit_prompts
+    assert (names["target"], names["anchor"]) == (["cat"], ["dog"])
+    assert len(names["kept"]) == len(corpus.concepts) - 2 + 5
+    assert not {"cat", "dog"} & set(names["kept"])
+
+
+def test_there_is_a_real_picture_for_each_retained_prompt(captioned):
+    sets = captioned.prompt_sets
+    assert captioned.real.shape == (len(training_data.real_prompts(sets)), 32, 32, 3)
+    assert len(captioned.real) == 4 * 4, "all sets but the null prompt"
+
+
+def test_data_comes_back_from_its_files(captioned, tmp_path):
+    data = captioned.data
     concept_batches.save(data, tmp_path / "data")
     again = concept_batches.load(tmp_path / "data")
     assert again.prompts == data.prompts
-    for name in ("x", "kept", "a", "m", "target", "anchor", "z", "traced", "times"):
-        assert torch.equal(getattr(again, name), getattr(data, name))
+    for name in [field.name for field in dataclasses.fields(ConceptData) if field.name != "prompts"]:
+        assert torch.equal(getattr(again, name), getattr(data, name)), name
 
 
-def test_classes():
-    model = class_conditional.create(UNET, SCHEDULER, classes=3, seed=1)
+def test_a_subject_has_draws_of_its_own(model, place, captioned):
+    other = training_data.build(model, settings(target="pig", anchor="cow", subjects=2), 1, place)
+    assert not torch.equal(other.data.retain, captioned.data.retain)
+    assert not torch.equal(other.data.trajectory[:, 0], captioned.data.trajectory[:, 0])
+
+
+# A file of prompts: the model draws all pictures itself
+
+
+def test_a_model_that_was_trained_elsewhere_draws_all_pictures(model, place, tmp_path):
+    (tmp_path / "few.yaml").write_text(PROMPTS)
+    made = training_data.build(model, settings(prompts=str(tmp_path / "few.yaml")), 0, place)
+    data = made.data
+    assert made.real is None
+    assert data.retain.shape == (12, 4, 8, 8)
+    assert made.edit_prompts["kept"] == ["pig", "rose"]
+    shown = [data.prompts[i] for i in data.forget_prompt]
+    drawn = prompted.draw(model, shown, (1, "test shown"), 2.0, 3)
+    torch.testing.assert_close(data.forget, model.encode_all(to_model(drawn)))
+    assert (place.folder / "kept/chunk-0.npy").exists(), "what is drawn waits for a run that continues"
+
+
+# Classes
+
+
+@pytest.fixture
+def labelled(tmp_path) -> PrepareConcept:
+    """Five images of each of three classes, all of one brightness a class."""
     labels = np.repeat(np.arange(3, dtype=np.uint8), 5)
-    images = np.full((15, 8, 8, 1), 0, np.uint8) + (labels * 100)[:, None, None, None]
-    data = training_data.of_classes(model, images, labels, 2, 0, SETTINGS, (1, "test"))
-    assert data.prompts[0] is None and set(data.prompts) == {None, 0, 1, 2}
-    assert (data.a > 0.5).all(), "the target's pictures"
-    for x, i in zip(data.x, data.kept, strict=True):
-        assert data.prompts[i] != 2 and float(x[0, 0, 0]) == pytest.approx(data.prompts[i] * 100 / 127.5 - 1)
-    batch = next(ConceptBatches(data, model, 6, 1, (1, "test"))(0))
-    assert (batch.c_a == 2).all() and (batch.c_anchor == 0).all() and (batch.c_null == 3).all() and (batch.c_traj == 2).all()
-    assert batch.traj.shape == batch.x.shape and set(batch.t_traj.tolist()) <= set(data.times.tolist())
-
-
-def test_real_pictures_show_what_the_kept_prompts_ask_for(tmp_path):
-    model = class_conditional.create(UNET, SCHEDULER, classes=3, seed=1)
-    labels = np.repeat(np.arange(3, dtype=np.uint8), 5)
-    np.save(tmp_path / "train.npy", np.full((15, 8, 8, 1), 0, np.uint8) + (labels * 100)[:, None, None, None])
+    images = np.zeros((15, 8, 8, 1), np.uint8) + (labels * 100)[:, None, None, None]
+    np.save(tmp_path / "train.npy", images)
     np.save(tmp_path / "train-labels.npy", labels)
-    settings = SimpleNamespace(root_seed=1, task="test", target=2, anchor=0, kind="class", training=SETTINGS,
-                               images=str(tmp_path / "train.npy"), sample=SimpleNamespace(each=4),
-                               prompts=None)  # fmt: skip
-    prompts, _, real, names = training_data.build(model, settings)
-    assert real[:, 0, 0, 0].tolist() == [0] * 4 + [100] * 4 and names is None
-    assert [it.text for it in training_data.real_prompts(prompts)] == ["0"] * 4 + ["1"] * 4
+    return settings(kind="class", target=2, anchor=0, images=str(tmp_path / "train.npy"))
+
+
+@pytest.fixture
+def classes():
+    return class_conditional.create(UNET, SCHEDULER, classes=3, seed=1)
+
+
+def test_classes(labelled, classes, place):
+    data = training_data.build(classes, labelled, 0, place).data
+    assert data.prompts[0] is None
+    assert set(data.prompts) == {None, 0, 1, 2}
+    assert (data.forget > 0.5).all(), "the target's pictures"
+    for image, i in zip(data.retain, data.retain_prompt, strict=True):
+        assert data.prompts[i] != 2
+        assert float(image[0, 0, 0]) == pytest.approx(data.prompts[i] * 100 / 127.5 - 1)
+    batch = next(ConceptBatches(data, classes, 6, 1, (1, "test"))(0))
+    assert (batch.c_a == 2).all()
+    assert (batch.c_anchor == 0).all()
+    assert (batch.c_null == 3).all()
+    assert (batch.c_traj == 2).all()
+    assert batch.traj.shape == batch.anchor.shape == batch.x.shape
+    assert set(batch.t_traj.tolist()) <= set(data.trajectory_times.tolist())
+
+
+def test_a_steps_batch_depends_on_its_number_alone(labelled, classes, place):
+    data = training_data.build(classes, labelled, 0, place).data
+    make = ConceptBatches(data, classes, 6, 1, (1, "test"))
+    first = next(make(3))
+    again = next(make(3))
+    for name in ("x", "a", "t", "eps", "u", "anchor", "traj", "t_traj", "c_x"):
+        assert torch.equal(getattr(first, name), getattr(again, name)), name
+    assert not torch.equal(first.eps, next(make(4)).eps)
+
+
+def test_real_pictures_show_what_the_retained_prompts_ask_for(labelled, classes, place):
+    made = training_data.build(classes, labelled, 0, place)
+    assert made.real[:, 0, 0, 0].tolist() == [0] * 4 + [100] * 4
+    assert made.edit_prompts == {}
+    asked = [caption.text for caption in training_data.real_prompts(made.prompt_sets)]
+    assert asked == ["0"] * 4 + ["1"] * 4

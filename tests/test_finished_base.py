@@ -1,7 +1,6 @@
 """Concept tasks on a finished text-to-image model: its prompts come from a file, its pictures from itself."""
 
 import copy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -279,10 +278,3 @@ def test_parameters_that_do_not_go_together(tmp_path, path, value, words):
     with pytest.raises(UserError, match=words) as raised:
         params.load(tmp_path / "params.yaml")
     assert "\n" not in str(raised.value)
-
-
-def test_a_task_of_a_finished_base_is_bound_to_what_exists(work):
-    """The models of a task are copied into one folder; of a finished base that is the name of its source."""
-    write_plan(parameters())
-    make_base()
-    assert {path.name for path in Path("out/bases/own").iterdir()} == {"base", "judge", "oracle"}

@@ -248,7 +248,8 @@ def searchable(loaded: Params, rows: Sequence[str]) -> list[str]:
 
 def main(*arguments: str) -> None:
     """arguments: a task and rows of it; without them all that is enabled."""
-    if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "src", "stages", "params.yaml"], cwd=ROOT).returncode:
+    changed = ["git", "diff", "--quiet", "HEAD", "--", "src", "stages", "params.yaml"]
+    if subprocess.run(changed, cwd=ROOT, check=False).returncode:
         raise UserError("commit src, stages and params.yaml first, so that the search can be traced to a commit")
     sys.path.insert(0, str(ROOT / "stages"))
     loaded = params.load(ROOT / "params.yaml")
