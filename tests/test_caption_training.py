@@ -1,4 +1,4 @@
-"""Training a text-to-image base on captioned pictures: what each phase sees, its losses, and a training at tiny size."""
+"""Training a text-to-image base on captioned pictures: what each phase sees, its losses, and one tiny training."""
 
 import math
 

@@ -112,7 +112,7 @@ def test_a_graph_that_changes_is_read_again(small):
         ("sample concept emoji-object 0 reference other-seed", "sample-concept-reference@emoji-object-0-other-seed"),
         ("evaluate images tshirt 0 reference base", "evaluate-images-reference@tshirt-0-base"),
         ("unlearn prompts emoji-memorized sequential esd-x 0", "unlearn-prompts@emoji-memorized-sequential-esd-x-0"),
-        ("attack concept emoji-object 0 reference base relearn", "attack-concept-reference@emoji-object-0-base-relearn"),
+        ("attack concept emoji-style 0 reference base relearn", "attack-concept-reference@emoji-style-0-base-relearn"),
     ],
 )
 def test_the_repositorys_own_commands_are_told_apart(repository, command, name):

@@ -24,10 +24,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
 def test_a_failing_block_leaves_the_old_folder(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").write_text("old")
-    with pytest.raises(ZeroDivisionError), io.atomic(tmp_path / "out") as folder:
+
+    def fail(folder):
         folder.mkdir()
         (folder / "half").write_text("half")
-        _ = 1 / 0
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), io.atomic(tmp_path / "out") as folder:
+        fail(folder)
     assert [p.name for p in tmp_path.rglob("*")] == ["out", "old"]
 
 

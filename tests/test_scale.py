@@ -2,11 +2,9 @@
 
 import math
 import re
-import shutil
 
 import numpy as np
 import pytest
-import tiny
 import torch
 import yaml
 from PIL import Image
@@ -15,7 +13,7 @@ from project import EVALUATE, PARAMETERS, ROOT, UNET, Project
 from palinode import methods, params
 from palinode.core.io import read_json
 from palinode.data import prompt_file
-from palinode.params.bases import ClassBase, TextBase, UnconditionalBase
+from palinode.params.bases import ClassBase, TextBase
 from palinode.params.concept_tasks import ConceptTask
 from palinode.params.prompt_tasks import PromptTask
 from palinode.pipeline.task_plans import training_of
@@ -317,4 +315,3 @@ def test_a_users_images_and_model_are_a_base_and_a_task(tmp_path):
     assert np.load(cell / "samples/samples.npy").shape == (16, 16, 16, 3)
     images = DDPMPipeline.from_pretrained(cell / "model")(2, num_inference_steps=2, output_type="np").images
     assert images.shape == (2, 16, 16, 3)
-    shutil.rmtree(project.folder / "out")

@@ -1,5 +1,7 @@
 """Unfinished work: kept when a run fails, taken up by the next one, never shared with other work."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -29,9 +31,15 @@ class Once:
         return self.value
 
 
-def interrupt(scratch: Scratch) -> None:
+def interrupt(begin: Callable[[Scratch], None]) -> None:
     """A run that is killed after its pieces are finished."""
-    raise KeyboardInterrupt(scratch.name)
+
+    def run(scratch: Scratch) -> None:
+        begin(scratch)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Scratch("work", []) as scratch:
+        run(scratch)
 
 
 @pytest.mark.parametrize(
@@ -45,14 +53,14 @@ def interrupt(scratch: Scratch) -> None:
 )
 def test_a_finished_piece_is_made_once_even_when_the_run_is_killed(kind, value, file):
     make = Once(value)
-    with pytest.raises(KeyboardInterrupt), Scratch("work", []) as scratch:
-        first = getattr(scratch, kind)("piece", make)
+
+    def begin(scratch):
+        np.testing.assert_equal(getattr(scratch, kind)("piece", make), value)
         assert (scratch.folder / file).is_file()
-        interrupt(scratch)
+
+    interrupt(begin)
     with Scratch("work", []) as scratch:
-        second = getattr(scratch, kind)("piece", make)
-        for returned in (first, second):
-            np.testing.assert_equal(returned, value)
+        np.testing.assert_equal(getattr(scratch, kind)("piece", make), value)
     assert make.calls == 1
     assert not scratch.folder.exists(), "removed when the work is done"
 
@@ -82,14 +90,15 @@ def test_a_piece_that_fails_leaves_nothing_behind(tmp_path):
 
 
 def test_a_part_keeps_its_own_pieces_and_goes_with_the_whole():
-    with pytest.raises(KeyboardInterrupt), Scratch("work", []) as scratch:
+    def begin(scratch):
         part = scratch.part("first half")
         assert part.folder.parent == scratch.folder
         assert part.name == "work first half"
         part.checkpoint.save({"step": 3})
         scratch.cached_json("piece", lambda: "whole")
         part.cached_json("piece", lambda: "part")
-        interrupt(scratch)
+
+    interrupt(begin)
     with Scratch("work", []) as scratch:
         part = scratch.part("first half")
         assert part.checkpoint.load() == {"step": 3}

@@ -10,7 +10,7 @@ from palinode.core import contact_sheet
 def test_tiles_are_the_pictures_of_a_sheet(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
     contact_sheet.write_png(tmp_path / "sheet.png", contact_sheet.sheet(images, columns=3))
-    assert np.array_equal(second_judge.tiles(tmp_path / "sheet.png"), images)
+    assert np.array_equal(second_judge.cut_tiles(tmp_path / "sheet.png"), images)
 
 
 def test_a_probe_learns_what_is_linear_and_scales_its_features():
@@ -35,7 +35,26 @@ class Plain:
 def test_a_description_has_every_channels_mean_and_deviation_whatever_the_batch(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
     monkeypatch.setattr(second_judge, "BATCH", 2)
-    found = second_judge.describe(Plain(), images)
-    means, deviations = images.mean((1, 2)), images.std((1, 2), ddof=1)
+    description = second_judge.describe(Plain(), images)
+    means = images.mean((1, 2))
+    deviations = images.std((1, 2), ddof=1)
     expected = np.hstack([means, deviations, 2 * means[:, :1], 2 * deviations[:, :1], images[:, :1, 0, 0]])
-    assert np.allclose(found, expected, rtol=1e-5)
+    assert np.allclose(description, expected, rtol=1e-5)
+
+
+def test_judges_are_compared_on_what_was_asked_for():
+    """Things in rows of five styles; the first judge always sees thing 0 in style 0, the second is right."""
+    drawn = np.zeros((10, 32, 32, 3), np.uint8)
+
+    def judge(x):
+        return torch.eye(3)[torch.zeros(len(x), dtype=torch.int64)], torch.eye(6)[
+            torch.zeros(len(x), dtype=torch.int64)
+        ]
+
+    wanted = np.divmod(np.arange(10), 5)
+    probes = [lambda description, truth=truth: truth for truth in wanted]
+    concept, style = second_judge.compare(drawn, judge, probes, np.zeros((10, 1)))
+    assert concept["first_right"].tolist() == [True] * 5 + [False] * 5
+    assert concept["second_right"].all()
+    assert style["first_right"].sum() == 2
+    assert (style["agree"] == style["first_right"]).all()
