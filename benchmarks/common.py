@@ -15,6 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
+NOTHING = {"tasks": [], "rows": []}
 GIB = 2**30 if sys.platform == "darwin" else 2**20  # units of ru_maxrss in a GiB
 
 
@@ -58,7 +59,7 @@ class Project:
         import yaml
 
         self.folder = folder
-        for name in ("src", "stages", "data", "reference"):
+        for name in ("src", "stages", "data", "reference", "dvc.yaml"):
             (folder / name).symlink_to(REPOSITORY / name)
         (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
@@ -80,10 +81,20 @@ def parameters() -> dict:
 
 
 def only(params: dict, task: str, row: str, steps: int | None = None) -> dict:
-    """`params` with one task, one row and one seed; `steps`: of unlearning."""
-    settings = params["tasks"][task]
+    """`params` with one task of images, its bases, one row and one seed; `steps`: of unlearning."""
+    settings = params["image_tasks"][task]
     overrides = settings.get("overrides", {})
     if steps is not None:
         overrides = overrides | {row: overrides.get(row, {}) | {"steps": steps}}
-    tasks = {task: settings | {"overrides": overrides}}
-    return params | {"seeds": [0], "data": {"tasks": [task], "rows": [row]}, "tasks": tasks}
+    base = settings["base"]
+    oracles = [name for name, block in params["base_models"].items() if block.get("of") == base]
+    return params | {
+        "seeds": [0],
+        "bases": [base, *oracles],
+        "images": {"tasks": [task], "subjects": [0], "rows": [row]},
+        "concept": NOTHING,
+        "prompts": NOTHING,
+        "detection": params["detection"] | {"bases": []},
+        "attacks": NOTHING | {"attacks": []},
+        "image_tasks": {task: settings | {"overrides": overrides}},
+    }

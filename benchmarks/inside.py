@@ -27,14 +27,16 @@ class Clock:
     """Adds up the time inside the functions it wraps; a call within a call counts once."""
 
     def __init__(self):
-        self.seconds, self.busy = 0.0, False
+        self.seconds = 0.0
+        self.busy = False
 
     def __call__(self, function):
         @functools.wraps(function)
         def timed(*arguments, **options):
             if self.busy:
                 return function(*arguments, **options)
-            self.busy, start = True, time.perf_counter()
+            self.busy = True
+            start = time.perf_counter()
             try:
                 return function(*arguments, **options)
             finally:
@@ -55,8 +57,11 @@ def watch_networks(networks: Clock) -> None:
 
 def run(script: str) -> None:
     """Run `script` with the rest of sys.argv, then log."""
-    networks, imports, start = Clock(), Clock(), time.perf_counter()
-    timed, watched = imports(builtins.__import__), False
+    networks = Clock()
+    imports = Clock()
+    start = time.perf_counter()
+    timed = imports(builtins.__import__)
+    watched = False
 
     def hook(*arguments, **options):
         nonlocal watched
@@ -68,7 +73,8 @@ def run(script: str) -> None:
 
     builtins.__import__ = hook
     importlib.import_module = imports(importlib.import_module)
-    sys.argv, sys.path[0] = sys.argv[1:], str(Path(script).resolve().parent)
+    sys.argv = sys.argv[1:]
+    sys.path[0] = str(Path(script).resolve().parent)
     try:
         runpy.run_path(script, run_name="__main__")
     finally:
@@ -81,13 +87,15 @@ def run(script: str) -> None:
 def around(command: list[str]) -> None:
     """Run `command` with a `python` in front of PATH that is this script, and print the shares."""
     with tempfile.TemporaryDirectory() as folder:
-        shim, log = Path(folder) / "python", Path(folder) / "log"
-        real, me = shlex.quote(sys.executable), shlex.quote(str(Path(__file__).resolve()))
+        shim = Path(folder) / "python"
+        log = Path(folder) / "log"
+        real = shlex.quote(sys.executable)
+        me = shlex.quote(str(Path(__file__).resolve()))
         shim.write_text(f'#!/bin/sh\ncase "$1" in\n*.py) exec {real} {me} "$@" ;;\n*) exec {real} "$@" ;;\nesac\n')
         shim.chmod(0o755)
         start = time.perf_counter()
         environment = os.environ | {LOG: str(log), "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
-        status = subprocess.run(command, env=environment).returncode
+        status = subprocess.run(command, env=environment, check=False).returncode
         wall = time.perf_counter() - start
         lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     print(f"{'stage':<12}{'runs':>6}{'seconds':>10}{'in networks':>13}{'importing':>11}")

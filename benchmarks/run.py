@@ -11,10 +11,36 @@ import tempfile
 from pathlib import Path
 
 import startup as imports
-from common import HERE, REPOSITORY, Project, measured, only, parameters, worker
+from common import HERE, NOTHING, REPOSITORY, Project, measured, only, parameters, worker
 
 RESULTS = HERE / "results.json"
-TASK, LARGE, ROW = "tshirt", "celebahq", "siss-05"
+TASK = "tshirt"  # of images, with a base of the same name
+LARGE = "celebahq"
+ROW = "siss-05"
+ABSENT = "not trained here\n"
+SMALLEST = (
+    "held",
+    "probes",
+    "ode_steps",
+    "eps_levels",
+    "eps_draws",
+    "denoise_from",
+    "denoise_draws",
+    "splits",
+    "batch",
+)
+QUICK = {
+    "held": 2,
+    "probes": 1,
+    "ode_steps": 2,
+    "eps_levels": 2,
+    "eps_draws": 2,
+    "kid_subset": 8,
+    "denoise_from": 3,
+    "denoise_draws": 2,
+    "bootstrap": 10,
+    "splits": 2,
+}
 
 
 def most(value: float, limit: float) -> dict:
@@ -56,30 +82,32 @@ def startup(quick: bool) -> list[dict]:
 
 def celebahq_cell(quick: bool) -> list[dict]:
     """One full cell on the CelebA-HQ-256 architecture."""
-    size, params = 64 if quick else 256, only(parameters(), LARGE, ROW, steps=1)
+    size = 64 if quick else 256
+    params = only(parameters(), LARGE, ROW, steps=1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        task = params["tasks"][LARGE]
+        task = params["image_tasks"][LARGE]
         task |= {
-            "base": str(folder / "weights"),
-            "data": {"images": str(folder / "faces"), "forget": ["00000.jpg"], "size": size},
+            "forget": ["00000.jpg"],
             "unlearn": task.get("unlearn", {}) | {"batch": 1, "accumulate": 2},
             "sample": task.get("sample", {}) | {"count": 2, "steps": 2, "chunk": 2},
-            "evaluate": {
-                "held": 1, "probes": 1, "ode_steps": 1, "eps_levels": 1, "eps_draws": 1, "denoise_from": 1,
-                "denoise_draws": 1, "bootstrap": 10, "splits": 1, "kid_subset": 2, "batch": 1,
-            },
-        }  # fmt: skip
+            "evaluate": dict.fromkeys(SMALLEST, 1) | {"bootstrap": 10, "kid_subset": 2},
+        }
+        base = {
+            "kind": "unconditional",
+            "source": str(folder / "weights"),
+            "data": {"images": str(folder / "faces"), "size": size},
+        }
+        params["base_models"] = params["base_models"] | {LARGE: base}
         measured([sys.executable, str(HERE / "networks.py"), LARGE, str(folder / "weights"), str(size)])
         project = Project(folder, params)
-        records = [project.stage("plan"), project.stage("prepare", LARGE), project.stage("judge", LARGE)]
-        records += [project.stage("pretrain", LARGE, role) for role in ("base", "oracle")]
+        records = [project.stage("plan"), project.stage("prepare", "base", LARGE)]
+        records += [project.stage(stage, LARGE) for stage in ("judge", "pretrain")]
         records += cell(project, LARGE)
-        cost = json.loads((folder / "out/cells" / LARGE / ROW / "0/cost.json").read_text())
-        assert cost["steps"] == 1 and cost["forward"] == 2, cost
-    for record in records:
-        record |= most(record["GiB"], 20)
-    return records
+        cost = json.loads((folder / "out/cells" / LARGE / "0" / ROW / "0/training/cost.json").read_text())
+        assert cost["steps"] == 1, cost
+        assert cost["forward"] == 2, cost
+    return [record | most(record["GiB"], 20) for record in records]
 
 
 def text_sampler(quick: bool) -> list[dict]:
@@ -97,8 +125,8 @@ def stable_diffusion(quick: bool) -> list[dict]:
 
 
 def memorized_prompts(quick: bool) -> list[dict]:
-    """Looking with one loaded model / loading it for every look; detection and a SISS step on SD 1.4's architecture."""
-    shared = {"case": "looks, emoji"} | worker("text.py", "looks", 1 if quick else 5)
+    """Drawing with one loaded model / loading it for every draw; detection and a SISS step on SD 1.4's architecture."""
+    shared = {"case": "draws, emoji"} | worker("text.py", "loading", 1 if quick else 5)
     with tempfile.TemporaryDirectory() as name:
         worker("text.py", "build", f"{name}/model", 64 if quick else 512, "")
         large = {"case": "SD 1.4"} | worker("text.py", "memorized", f"{name}/model")
@@ -106,50 +134,69 @@ def memorized_prompts(quick: bool) -> list[dict]:
 
 
 PROMPTS = """
-templates: {given: ["a photo of {}"], new: ["a sketch of {}"]}
+templates: {training: ["a photo of {}"], new: ["a sketch of {}"]}
 things:
   parachute: {group: airborne, synonyms: [canopy]}
   airplane: {group: airborne, synonyms: [jet]}
 """
+CONCEPT = "sd-object"
+CONCEPT_ROW = "concept-ablation"
+
+
+def concept_parameters(weights: Path) -> dict:
+    """params.yaml with one concept task at its smallest, on the model in `weights`."""
+    params = parameters()
+    settings = params["concept_tasks"][CONCEPT]
+    settings |= {
+        "prompts": "data/prompts/few.yaml",
+        "data": {"retain": 1, "pairs": 1, "trajectories": 1, "fisher": [1, 1], "saliency": 1},
+        "unlearn": settings["unlearn"] | {"batch": 1},
+        "sample": settings["sample"] | {"steps": 2, "each": 1, "chunk": 1},
+        "bootstrap": 10,
+        "overrides": {CONCEPT_ROW: settings["overrides"][CONCEPT_ROW] | {"steps": 1}},
+    }
+    return params | {
+        "seeds": [0],
+        "bases": ["sd14"],
+        "images": NOTHING,
+        "concept": {"tasks": [CONCEPT], "subjects": [0], "rows": [CONCEPT_ROW]},
+        "prompts": NOTHING,
+        "detection": params["detection"] | {"bases": []},
+        "attacks": NOTHING | {"attacks": []},
+        "base_models": {"sd14": {"kind": "text", "source": str(weights)}},
+        "image_tasks": {},
+        "concept_tasks": {CONCEPT: settings},
+        "prompt_tasks": {},
+    }
 
 
 def sd_object(quick: bool) -> list[dict]:
     """One full concept cell on the Stable Diffusion 1.4 architecture with random weights."""
-    task, base, row, params = "sd-object", "sd14", "concept-ablation", parameters()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         worker("text.py", "build", folder / "weights", 64 if quick else 512, PROMPTS)
-        settings = params["concept_tasks"][task]
-        settings |= {
-            "prompts": "data/prompts/few.yaml",
-            "data": {"kept": 1, "pairs": 1, "traces": 1, "fisher": [1, 1], "saliency": 1},
-            "unlearn": settings["unlearn"] | {"batch": 1},
-            "sample": settings["sample"] | {"steps": 2, "each": 1, "chunk": 1},
-            "bootstrap": 10,
-            "overrides": {row: settings["overrides"][row] | {"steps": 1}},
-        }
-        params |= {"seeds": [0], "text": {"bases": [base]}, "text_bases": {base: {"source": str(folder / "weights")}},
-                   "concept": {"tasks": [task], "rows": [row]}, "concept_tasks": {task: settings},
-                   "detection": {"bases": []}, "prompts": {}, "prompt_tasks": {}}  # fmt: skip
-        project = Project(folder, params)
+        project = Project(folder, concept_parameters(folder / "weights"))
         (folder / "data").unlink()
         (folder / "data/prompts").mkdir(parents=True)
         (folder / "data/prompts/few.yaml").write_text(PROMPTS, encoding="utf-8")
-        records = [project.stage("plan")]
-        records += [project.stage(stage, base) for stage in ("pretrain_text", "judge_scenes", "gate_text")]
-        records += [project.stage(stage, task) for stage in ("prepare_concept", "importance")]
-        records += [project.stage("sample_concept", task, role, "0") for role in ("base", "oracle", "other")]
-        steps = ("unlearn_concept", "sample_concept", "evaluate_concept")
-        records += [project.stage(stage, task, row, "0") for stage in steps]
-        assert json.loads((folder / "out/cells" / task / row / "0/cost.json").read_text())["steps"] == 1
-    for record in records:
-        record |= most(record["GiB"], 20)
-    return records
+        records = [project.stage("plan"), project.stage("prepare", "base", "sd14")]
+        records += [project.stage(stage, "sd14") for stage in ("judge", "pretrain", "gate")]
+        records.append(project.stage("bind"))
+        records += [project.stage(stage, "concept", CONCEPT, "0") for stage in ("prepare", "importance")]
+        references = ("base", "oracle", "other-seed")
+        records += [project.stage("sample", "concept", CONCEPT, "0", "reference", row) for row in references]
+        steps = ("unlearn", "sample", "evaluate")
+        records += [project.stage(stage, "concept", CONCEPT, "0", CONCEPT_ROW, "0") for stage in steps]
+        cost = folder / "out/cells" / CONCEPT / "0" / CONCEPT_ROW / "0/training/cost.json"
+        assert json.loads(cost.read_text())["steps"] == 1
+    return [record | most(record["GiB"], 20) for record in records]
 
 
 def concept_steps(quick: bool) -> list[dict]:
-    """One step of each concept method / the passes its definition needs."""
-    params, records, seen = parameters(), [], set()
+    """One step of each concept method / the network evaluations that it needs."""
+    params = parameters()
+    records = []
+    seen = set()
     for row in params["concept"]["rows"]:
         settings = params["rows"][row]
         options = json.dumps(settings.get("options", {}))
@@ -162,42 +209,55 @@ def concept_steps(quick: bool) -> list[dict]:
 
 def pipeline(quick: bool) -> list[dict]:
     """Share of a default cell's time inside networks."""
-    params = parameters()
-    params = only(params, TASK, ROW, steps=5 if quick else None)
+    params = only(parameters(), TASK, ROW, steps=5 if quick else None)
     if quick:
-        task = params["tasks"][TASK]
-        task |= {"sample": task.get("sample", {}) | {"count": 16, "steps": 5, "chunk": 16}}
-        task |= {"evaluate": {"held": 2, "probes": 1, "ode_steps": 2, "eps_levels": 2, "eps_draws": 2, "kid_subset": 8,
-                              "denoise_from": 3, "denoise_draws": 2, "bootstrap": 10, "splits": 2}}  # fmt: skip
+        task = params["image_tasks"][TASK]
+        task |= {"sample": task.get("sample", {}) | {"count": 16, "steps": 5, "chunk": 16}, "evaluate": QUICK}
     with tempfile.TemporaryDirectory() as name:
         project = Project(Path(name), params)
-        records = [project.stage("plan"), project.stage("prepare", TASK)]
-        for role in ("base", "oracle", "judge"):
-            trained, here = REPOSITORY / "models" / TASK / role, Path(name) / "models" / TASK / role
-            if trained.is_dir():
-                shutil.copytree(trained, here)
-            elif role == "base":
-                measured([sys.executable, str(HERE / "networks.py"), TASK, str(here)])
-            elif role == "oracle":
-                here.mkdir(parents=True)
-                (here / "absent.txt").write_text("not trained here\n")
-            else:
-                records.append(project.stage("judge", TASK))
+        records = [project.stage("plan"), project.stage("prepare", "base", TASK)]
+        for base in params["bases"]:
+            records += place_base(project, base)
         records += cell(project, TASK)
     for record in records:
         assert not (record["diffusers"] and record["script"] in imports.WITHOUT_DIFFUSERS), record
-    mine = [record for record in records if f"{ROW} 0" in record["stage"]]
-    records.append({"stage": "one cell"} | {k: sum(r[k] for r in mine) for k in ("seconds", "networks", "imports")})
+    own = [record for record in records if f"{ROW} 0" in record["stage"]]
+    records.append({"stage": "one cell"} | {k: sum(r[k] for r in own) for k in ("seconds", "networks", "imports")})
     for record in records:
         record["inside"] = record["networks"] / record["seconds"]
     records[-1] |= least(records[-1]["inside"], 0.75)
     return records
 
 
+def place_base(project: Project, base: str) -> list[dict]:
+    """The trained model and judge of a base or an oracle, where there are any.
+
+    Else a base has a random model, which costs the same, and its judge is trained; an oracle is absent.
+    """
+    oracle = base != TASK
+    records = []
+    for part in ("model", "judge"):
+        trained = REPOSITORY / "models" / base / part
+        place = project.folder / "models" / base / part
+        if trained.is_dir():
+            shutil.copytree(trained, place)
+        elif oracle:
+            place.mkdir(parents=True)
+            (place / "absent.txt").write_text(ABSENT)
+        elif part == "model":
+            measured([sys.executable, str(HERE / "networks.py"), base, str(place)])
+        else:
+            records.append(project.stage("judge", base))
+    return records
+
+
 def cell(project: Project, task: str) -> list[dict]:
-    """The stages of one cell, and the reference samples that its metrics are paired with."""
-    records = [project.stage("sample", task, role, "0") for role in ("base", "oracle")]
-    return records + [project.stage(stage, task, ROW, "0") for stage in ("unlearn", "sample", "evaluate")]
+    """What a cell of images needs of its task, the references that its metrics are paired with, and the cell."""
+    records = [project.stage("bind"), project.stage("prepare", "images", task)]
+    records += [project.stage("sample", "images", task, "reference", row) for row in ("base", "oracle")]
+    return records + [
+        project.stage(stage, "images", task, "0", ROW, "0") for stage in ("unlearn", "sample", "evaluate")
+    ]
 
 
 BENCHMARKS = {
@@ -234,8 +294,13 @@ def show(value: object) -> str:
 def machine() -> dict:
     """What the numbers were measured on. The load, a mean over a minute, counts the benchmark before."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers")}
-    return {"platform": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count(),
-            "load": round(os.getloadavg()[0], 2), **versions}  # fmt: skip
+    return {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        **versions,
+    }
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 
 import networks
 import torch
@@ -14,7 +15,7 @@ from palinode.sampling import unprompted
 
 
 def main(chunk: int, steps: int, repetitions: int) -> None:
-    model = networks.create(networks.of_task(networks.setup(), "tshirt"))
+    model = networks.create(networks.config_of(networks.setup(), "tshirt"))
     x = torch.randn(chunk, *model.shape)
     labels = [torch.full((chunk,), t) for t in leading_timesteps(len(model.schedule), steps)]
 
@@ -26,7 +27,7 @@ def main(chunk: int, steps: int, repetitions: int) -> None:
     def loop() -> None:
         unprompted.sample_chunk(model, (0, "bench"), 0, chunk, "ddpm", steps)
 
-    def seconds(function) -> float:
+    def seconds(function: Callable[[], None]) -> float:
         start = time.perf_counter()
         function()
         return time.perf_counter() - start
@@ -34,8 +35,8 @@ def main(chunk: int, steps: int, repetitions: int) -> None:
     bare()
     times = [(seconds(bare), seconds(loop)) for _ in range(repetitions)]
     inside = ratio(*zip(*times, strict=True))
-    print(json.dumps({"inside": inside["median"], "range": inside["range"],
-                      "ms an image": 1000 * statistics.median(t for _, t in times) / chunk}))  # fmt: skip
+    milliseconds = 1000 * statistics.median(t for _, t in times) / chunk
+    print(json.dumps({"inside": inside["median"], "range": inside["range"], "ms an image": milliseconds}))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,16 @@ import time
 import networks
 import torch
 from common import peak, ratio
+from torch import Tensor
 
 from palinode import methods
 from palinode.core import seeds
 from palinode.methods.siss import SISS, log_ratio, weights
+from palinode.models.denoiser import Denoiser
+from palinode.training.accumulation import Gradients
 from palinode.training.batches import Batch
-from palinode.training.loop import Gradients
 
-CASES = {  # network, or the task that has it; batch, repetitions
+CASES = {  # network, or the base that has it; batch, repetitions
     "16px": ("tshirt", 64, 15),
     "28px": (networks.DIGITS_28, 64, 9),
     "28px-paper": ("tshirt-paper", 16, 5),
@@ -29,15 +31,16 @@ CASES = {  # network, or the task that has it; batch, repetitions
 class TwoBackward(SISS):
     """SISS as the official code computes it: one forward pass, and a backward pass of every sample for each term."""
 
-    def losses(self, model, batch):
+    def losses(self, model: Denoiser, batch: Batch) -> dict[str, Tensor]:
         gamma, sigma = (v[batch.t].view(-1, 1, 1, 1) for v in (model.schedule.gamma, model.schedule.sigma))
         m = torch.where((batch.u < self.lam).view(-1, 1, 1, 1), batch.a, batch.x) * gamma + sigma * batch.eps
         w_x, w_a = weights(log_ratio(m, batch.x, batch.a, gamma, sigma), self.lam)
         prediction = model.predict(m, batch.t)
-        return {
-            name: (w.to(m) * ((m - gamma * source) / sigma - prediction).square().flatten(1).sum(1)).sum() / len(m)
-            for name, source, w in (("x", batch.x, w_x), ("a", batch.a, w_a))
-        }
+        losses = {}
+        for name, images, w in (("retain", batch.x, w_x), ("forget", batch.a, w_a)):
+            error = ((m - gamma * images) / sigma - prediction).square().flatten(1).sum(1)
+            losses[name] = (w.to(m) * error).sum() / len(m)
+        return losses
 
 
 FORMS = {
@@ -48,33 +51,41 @@ FORMS = {
 
 
 class Bench:
-    """One case: a network, its gradient buffers, and batches whose time steps are spread evenly over all
-    repetitions."""
+    """One case: a network, its gradient buffers, and its batches.
+
+    Their time steps are spread evenly over all repetitions.
+    """
 
     def __init__(self, case: str, quick: bool):
         chosen = networks.setup()
-        config, size, repetitions = CASES[case]
-        config = networks.of_task(chosen, config) if isinstance(config, str) else config
+        network, size, repetitions = CASES[case]
+        config = networks.config_of(chosen, network) if isinstance(network, str) else network
         if quick:
             config = config | {"sample_size": min(config["sample_size"], 64)}
-            size, repetitions = min(size, 8), 1
-        self.size, self.repetitions = size, repetitions
+            size = min(size, 8)
+            repetitions = 1
+        self.size = size
+        self.repetitions = repetitions
         self.model = networks.create(config)
         self.gradients = Gradients(list(self.model.net.parameters()))
-        self.retain, self.forget = networks.pictures(config["sample_size"], config["in_channels"], max(16, size))
+        count = max(16, size)
+        self.retain, self.forget = networks.draw_pictures(config["sample_size"], config["in_channels"], count)
 
     def batch(self, repetition: int) -> Batch:
         """Batch number `repetition` of `repetitions`; every second image comes from the forget set."""
-        generator, size, total = seeds.generator("bench", repetition), self.size, len(self.model.schedule)
+        size = self.size
+        total = len(self.model.schedule)
+        generator = seeds.generator("bench", repetition)
         x = self.retain[torch.randint(len(self.retain), (size,), generator=generator)]
         eps = torch.randn(x.shape, generator=generator)
         t = ((torch.arange(size) + (repetition + 0.5) / self.repetitions) * total / size).long()
-        pick = (torch.randperm(size, generator=generator) + 0.5) / size
-        return Batch(x, self.forget.expand_as(x), t, eps, pick, total, generator)
+        u = (torch.randperm(size, generator=generator) + 0.5) / size
+        return Batch(x, self.forget.expand_as(x), t, eps, u, total, generator)
 
     def step(self, form: str, batch: Batch) -> float:
         """Seconds of a step without the optimiser, whose cost is the same for every form."""
-        start, method = time.perf_counter(), FORMS[form]
+        method = FORMS[form]
+        start = time.perf_counter()
         self.gradients.zero()
         losses = method.losses(self.model, batch)
         self.gradients.backward(losses, 1.0)
@@ -82,26 +93,33 @@ class Bench:
         return time.perf_counter() - start
 
     def times(self) -> dict:
-        seconds, passes, difference = {form: [] for form in FORMS}, {"forward": 0, "backward": 0}, 0.0
+        seconds: dict[str, list[float]] = {form: [] for form in FORMS}
+        nfe = {"forward": 0, "backward": 0}
+        difference = 0.0
         if self.repetitions > 1:  # a single repetition is of a network whose steps outlast any preparation
             self.step("two-backward", self.batch(0))
         for repetition in range(self.repetitions):
-            batch, found = self.batch(repetition), {}
+            batch = self.batch(repetition)
+            gradients = {}
             for form in FORMS:
                 self.model.nfe = {"forward": 0, "backward": 0}
                 seconds[form].append(self.step(form, batch))
-                found[form] = {name: flat.clone() for name, flat in self.gradients.flat.items()}
+                gradients[form] = {name: flat.clone() for name, flat in self.gradients.flat.items()}
                 if form == "siss":
-                    passes = {way: passes[way] + count for way, count in self.model.nfe.items()}
-            exact = found["two-backward"]
-            far = [float((found["siss"][name] - exact[name]).norm() / exact[name].norm()) for name in exact]
-            difference = max(difference, *far)
-        one, both = (ratio(seconds[form], seconds["naive"]) for form in ("siss", "two-backward"))
+                    nfe = {way: nfe[way] + count for way, count in self.model.nfe.items()}
+            exact = gradients["two-backward"]
+            relative = [float((gradients["siss"][name] - exact[name]).norm() / exact[name].norm()) for name in exact]
+            difference = max(difference, *relative)
+        once = ratio(seconds["siss"], seconds["naive"])
+        twice = ratio(seconds["two-backward"], seconds["naive"])
         return {
-            "siss/naive": one["median"], "range": one["range"], "two-backward/naive": both["median"],
-            "overlap": passes["backward"] / passes["forward"] - 1, "gradient difference": difference,
+            "siss/naive": once["median"],
+            "range": once["range"],
+            "two-backward/naive": twice["median"],
+            "overlap": nfe["backward"] / nfe["forward"] - 1,
+            "gradient difference": difference,
             "naive seconds": sorted(seconds["naive"])[len(seconds["naive"]) // 2],
-        }  # fmt: skip
+        }
 
 
 def main(what: str, case: str, *rest: str) -> None:

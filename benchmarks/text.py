@@ -1,7 +1,7 @@
-"""Text-to-image models: text.py sampler N | looks N | build FOLDER SIZE TEXT | large FOLDER | memorized FOLDER.
+"""Text-to-image models: text.py sampler N | loading N | build FOLDER SIZE TEXT | large FOLDER | memorized FOLDER.
 
-sampler: our sampling against StableDiffusionPipeline's; looks: looking at prompts with one loaded model against loading
-it for every look; build: the Stable Diffusion 1.4 architecture with random weights, as a folder whose tokenizer knows
+sampler: our sampling against StableDiffusionPipeline's; loading: drawing with one loaded model against loading it for
+every draw; build: the Stable Diffusion 1.4 architecture with random weights, as a folder whose tokenizer knows
 the words of TEXT; large: load it, encode a prompt, sample one image in 2 steps, take one plain training step;
 memorized: load it, score two prompts with every detector, take one SISS step on a prompt.
 """
@@ -12,8 +12,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import networks
 import torch
@@ -24,28 +24,59 @@ from palinode.core.scratch import Scratch
 from palinode.data import captions
 from palinode.memorization import probe
 from palinode.models import text_to_image, word_tokenizer
-from palinode.models.guidance import Guided
+from palinode.models.guidance import FixedCondition, Guided
 from palinode.models.schedule import Schedule
 from palinode.models.text_to_image import TextToImage
-from palinode.params import Training
+from palinode.params.fields import Training
+from palinode.params.stage_settings import Detect
 from palinode.sampling import prompted
+from palinode.sampling.paired import initial_noise
 from palinode.sampling.samplers import ddim
-from palinode.tasks.prompts import unlearning
+from palinode.tasks.prompts.targets import MemorizedPrompt, TrainingTarget
+from palinode.tasks.prompts.unlearn import training_data
 from palinode.training.concept_batches import ConceptBatches
 from palinode.training.denoising import ConditionalBatch, Denoise
 from palinode.training.loop import train
 
-SCHEDULER = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
-             "prediction_type": "epsilon", "clip_sample": False, "set_alpha_to_one": False,
-             "steps_offset": 1}  # fmt: skip
-UNET = {"in_channels": 4, "out_channels": 4, "block_out_channels": [320, 640, 1280, 1280], "attention_head_dim": 8,
-        "cross_attention_dim": 768, "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-        "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3}  # fmt: skip
-VAE = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4,
-       "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}  # fmt: skip
-TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-        "max_position_embeddings": 77, "vocab_size": 49408}  # fmt: skip
-SCALE, STEPS, PROMPT = 3.0, 25, "a drawing of a cat"
+SCHEDULER = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "prediction_type": "epsilon",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+UNET = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "attention_head_dim": 8,
+    "cross_attention_dim": 768,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+}
+VAE = {
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+TEXT = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 77,
+    "vocab_size": 49408,
+}
+SCALE = 3.0
+STEPS = 25
+PROMPT = "a drawing of a cat"
+KEY = (0, "bench")
+BASE = REPOSITORY / "models/emoji/model"
 
 
 def sampler(repetitions: int) -> dict:
@@ -53,17 +84,13 @@ def sampler(repetitions: int) -> dict:
     from diffusers import StableDiffusionPipeline
 
     with tempfile.TemporaryDirectory() as name:
-        folder = REPOSITORY / "models/emoji/base"
-        if not folder.is_dir():
-            folder = Path(name) / "model"
-            settings = parameters()["text_bases"]["emoji"]
-            words = captions.vocabulary(captions.read_concepts(REPOSITORY / "data/emoji/concepts.yaml").values())
-            text_to_image.save(text_to_image.create(settings["model"], settings["scheduler"], words, 1), folder)
+        folder = BASE if BASE.is_dir() else create_emoji_base(Path(name) / "model")
         model = text_to_image.load(folder)
         pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    prompts, when = [PROMPT] * 16, prompted.timesteps(model.config, STEPS)
-    noise = prompted.noise(model, (0, "bench"), 0, len(prompts))
+    prompts = [PROMPT] * 16
+    times = prompted.timesteps(model.config, STEPS)
+    noise = initial_noise(model, KEY, 0, len(prompts))
 
     def theirs() -> torch.Tensor:
         options = {"guidance_scale": SCALE, "num_inference_steps": STEPS, "output_type": "pt"}
@@ -72,33 +99,45 @@ def sampler(repetitions: int) -> dict:
     @torch.inference_mode()
     def ours() -> torch.Tensor:
         guided = Guided(model, model.condition(prompts), model.condition([""]), SCALE)
-        return (model.decode(ddim(guided, noise, when, draw=lambda: None)) / 2 + 0.5).clamp(0, 1)
+        return (model.decode(ddim(guided, noise, times)) / 2 + 0.5).clamp(0, 1)
 
     difference = float((ours() - theirs()).abs().max())
-    times = [(seconds(ours), seconds(theirs)) for _ in range(repetitions)]
-    found = ratio(*zip(*times, strict=True))
-    return {"ours/pipeline": found["median"], "range": found["range"], "largest difference": difference,
-            "ms an image": 1000 * statistics.median(t for t, _ in times) / len(prompts)}  # fmt: skip
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(repetitions)]
+    compared = ratio(*zip(*pairs, strict=True))
+    return {
+        "ours/pipeline": compared["median"],
+        "range": compared["range"],
+        "largest difference": difference,
+        "ms an image": 1000 * statistics.median(t for t, _ in pairs) / len(prompts),
+    }
 
 
-def looks(repetitions: int) -> dict:
-    """Four looks, two prompts with 16 pictures each, in turn: with a model that is there, and loading one a look."""
-    folder = REPOSITORY / "models/emoji/base"
-    model = text_to_image.load(folder)
+def create_emoji_base(folder: Path) -> Path:
+    """The network of the base `emoji` with random weights."""
+    settings = parameters()["base_models"]["emoji"]
+    words = captions.vocabulary(captions.read_concepts(REPOSITORY / "data/emoji/concepts.yaml").values())
+    text_to_image.save(text_to_image.create(settings["model"], settings["scheduler"], words, 1), folder)
+    return folder
 
-    def look(of: TextToImage) -> None:
-        prompted.draw(of, [PROMPT] * 8 + [""] * 8, (0, "bench"), SCALE, STEPS)
 
-    look(model)
-    shared, loaded = [], []
+def loading(repetitions: int) -> dict:
+    """Four draws, two prompts with 8 pictures each, in turn: with a model that is there, and loading one a draw."""
+    model = text_to_image.load(BASE)
+
+    def draw(chosen: TextToImage) -> None:
+        prompted.draw(chosen, [PROMPT] * 8 + [""] * 8, KEY, SCALE, STEPS)
+
+    draw(model)
+    shared = []
+    loaded = []
     for _ in range(repetitions):
-        shared.append(seconds(lambda: [look(model) for _ in range(4)]))
-        loaded.append(seconds(lambda: [look(text_to_image.load(folder)) for _ in range(4)]))
-    found = ratio(shared, loaded)
-    return {"shared/loaded": found["median"], "range": found["range"]}
+        shared.append(seconds(lambda: [draw(model) for _ in range(4)]))
+        loaded.append(seconds(lambda: [draw(text_to_image.load(BASE)) for _ in range(4)]))
+    compared = ratio(shared, loaded)
+    return {"shared/loaded": compared["median"], "range": compared["range"]}
 
 
-def seconds(function) -> float:
+def seconds(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
@@ -124,50 +163,80 @@ def large(folder: Path) -> dict:
     """Seconds of each of the three, and the peak memory of this process."""
     start = time.perf_counter()
     model = text_to_image.load(folder)
-    found = {"load, s": time.perf_counter() - start}
-    found["million parameters"] = sum(p.numel() for p in model.net.parameters()) // 10**6
+    record: dict[str, float] = {"load, s": time.perf_counter() - start}
+    record["million parameters"] = sum(p.numel() for p in model.net.parameters()) // 10**6
     start = time.perf_counter()
-    images = prompted.draw(model, [PROMPT], (0, "bench"), 7.5, 2)
-    found |= {"sample in 2 steps, s": time.perf_counter() - start, "pixels": images.shape[1], "GiB sampling": peak()}
+    images = prompted.draw(model, [PROMPT], KEY, 7.5, 2)
+    record |= {"sample in 2 steps, s": time.perf_counter() - start, "pixels": images.shape[1], "GiB sampling": peak()}
 
-    def batches(step: int):
+    def batches(step: int) -> Iterator[ConditionalBatch]:
         x, eps = torch.randn(2, 1, *model.shape)
-        yield ConditionalBatch(x, torch.tensor([500]), eps, model.tokens([PROMPT]))
+        yield ConditionalBatch(x, torch.tensor([500]), eps, model.prompt_ids([PROMPT]))
 
     start = time.perf_counter()
     model.text_encoder.requires_grad_(False)
     settings = Training(steps=1, lr=1e-5, batch=1, gradient_checkpointing=True)
     with Scratch("bench-large", []) as scratch:
         train(model, Denoise(model), batches, settings, scratch, "plain step")
-    return found | {"one step, s": time.perf_counter() - start, "GiB": peak()}
+    return record | {"one step, s": time.perf_counter() - start, "GiB": peak()}
 
 
 def memorized(folder: Path) -> dict:
     """Seconds of detection and of one SISS step on latents, and the peak memory of this process."""
-    model, prompts = text_to_image.load(folder), [PROMPT, "a drawing"]
+    model = text_to_image.load(folder)
     model.text_encoder.requires_grad_(False)
-    settings = SimpleNamespace(detectors=parameters()["detection"]["detectors"], generations=2, steps=3, guidance=7.5,
-                               batch=2)  # fmt: skip
+    settings = Detect(
+        root_seed=KEY[0],
+        name=KEY[1],
+        prompts=None,
+        generations=2,
+        steps=3,
+        guidance=7.5,
+        batch=2,
+        detectors=parameters()["detection"]["detectors"],
+    )
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as name:
-        scores = probe.measure(model, prompts, settings, (0, "bench"), Path(name))
-    found = {"scores": len(scores), "detection, s": time.perf_counter() - start, "GiB detecting": peak()}
-    keep, forget = torch.randn(2, 2, *model.shape)
-    subject = SimpleNamespace(prompt=SimpleNamespace(told=PROMPT), retain=keep, forget=forget, traced=keep[:, None])
-    data = unlearning.training_data(subject, model, 1, anchored=False)
+    with Scratch("bench-detect", []) as scratch:
+        scores = probe.measure(model, [PROMPT, "a drawing"], settings.detectors, settings, KEY, scratch)
+    record = {"scores": len(scores), "detection, s": time.perf_counter() - start, "GiB detecting": peak()}
+    data = training_data(make_target(model), model, 1, anchored=False)
     with torch.no_grad():
-        told = unlearning.FixedCondition(model, model.condition([PROMPT]))
-    start, method = time.perf_counter(), methods.load("siss")
+        seen = FixedCondition(model, model.condition([PROMPT]))
+    method = methods.load("siss")
     training = Training(steps=1, lr=1e-5, batch=1, gradient_checkpointing=True)
+    start = time.perf_counter()
     with Scratch("bench-memorized", []) as scratch:
-        train(told, method, ConceptBatches(data, model, 1, 1, (0, "bench")), training, scratch, "SISS step")
-    return found | {"SISS step, s": time.perf_counter() - start, "GiB": peak()}
+        train(seen, method, ConceptBatches(data, model, 1, 1, KEY), training, scratch, "SISS step")
+    return record | {"SISS step, s": time.perf_counter() - start, "GiB": peak()}
+
+
+def make_target(model: TextToImage) -> TrainingTarget:
+    """Random latents to retain and to forget under the prompt."""
+    prompt = MemorizedPrompt(
+        text=PROMPT,
+        kind="unlabelled",
+        score=0.0,
+        modified="",
+        trained_on=PROMPT,
+        picture=-1,
+        edits=[],
+        memorized={},
+        agrees={},
+    )
+    retain, forget = torch.randn(2, 2, *model.shape)
+    return TrainingTarget(prompt, retain, forget, retain[:, None])
+
+
+COMMANDS: dict[str, Callable[..., dict]] = {
+    "sampler": lambda repetitions: sampler(int(repetitions)),
+    "loading": lambda repetitions: loading(int(repetitions)),
+    "build": lambda folder, size, text: build(Path(folder), int(size), text),
+    "large": lambda folder: large(Path(folder)),
+    "memorized": lambda folder: memorized(Path(folder)),
+}
 
 
 if __name__ == "__main__":
     networks.setup()
-    what, *rest = sys.argv[1:]
-    run = {"sampler": lambda n: sampler(int(n)), "looks": lambda n: looks(int(n)),
-           "build": lambda to, n, text: build(Path(to), int(n), text), "large": lambda where: large(Path(where)),
-           "memorized": lambda where: memorized(Path(where))}[what]  # fmt: skip
-    print(json.dumps(run(*rest)))
+    command, *rest = sys.argv[1:]
+    print(json.dumps(COMMANDS[command](*rest)))

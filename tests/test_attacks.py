@@ -104,7 +104,7 @@ def test_a_cell_is_attacked_and_judged(work, task):
         assert ("vectors" in written) == (attack == "prompt-tuning")
     assert all(path.read_bytes() == content for path, content in before.items())
     assert not list((work / "scratch").iterdir())
-    sets = PromptSets.from_json(read_json(work / "out/tasks" / task / "0/prompt_sets.json"))
+    sets = PromptSets.from_json(read_json(work / "out/tasks" / task / "0/prompts/prompt_sets.json"))
     prompts = sets.forget[TRAINING]
     kind = "text" if task == "no-cat" else "class"
     judge = concept_classifiers.load(work / "out/bases" / task / "judge", kind, TASKS[task]["target"])

@@ -9,11 +9,12 @@ from conftest import SCHEDULER, TEXT_MODEL, TEXT_SCHEDULER, UNET
 from project import ROOT
 
 from palinode.core.images import to_images, to_model
+from palinode.core.io import read_json
 from palinode.core.scratch import Scratch
 from palinode.models import class_conditional, text_to_image
 from palinode.models.guidance import Guided
-from palinode.params.concept_tasks import ConceptAmounts, ConceptSample
-from palinode.params.stage_settings import PrepareConcept
+from palinode.params.concept_tasks import ConceptSample
+from palinode.params.stage_settings import Amounts, PrepareConcept
 from palinode.sampling import paired, prompted
 from palinode.sampling.samplers import ddim
 from palinode.tasks.concept import training_data
@@ -21,7 +22,7 @@ from palinode.tasks.concept.training_data import Made
 from palinode.training import concept_batches
 from palinode.training.concept_batches import ConceptBatches, ConceptData
 
-AMOUNTS = ConceptAmounts(retain=12, pairs=10, trajectories=4)
+AMOUNTS = Amounts(retain=12, pairs=10, trajectories=4)
 SAMPLE = ConceptSample(guidance=2.0, steps=3, each=4)
 PROMPTS = """
 templates: {training: ["a picture of {}"], new: ["look at {}"]}
@@ -38,7 +39,7 @@ def settings(**changes) -> PrepareConcept:
     values = {
         "root_seed": 1,
         "name": "test",
-        "subjects": 1,
+        "absent": None,
         "kind": "text",
         "target": "cat",
         "anchor": "dog",
@@ -130,15 +131,16 @@ def test_there_is_a_real_picture_for_each_retained_prompt(captioned):
 
 def test_data_comes_back_from_its_files(captioned, tmp_path):
     data = captioned.data
-    concept_batches.save(data, tmp_path / "data")
+    concept_batches.save(data, captioned.edit_prompts, tmp_path / "data")
     again = concept_batches.load(tmp_path / "data")
+    assert read_json(tmp_path / "data/edit_prompts.json") == captioned.edit_prompts
     assert again.prompts == data.prompts
     for name in [field.name for field in dataclasses.fields(ConceptData) if field.name != "prompts"]:
         assert torch.equal(getattr(again, name), getattr(data, name)), name
 
 
 def test_a_subject_has_draws_of_its_own(model, place, captioned):
-    other = training_data.build(model, settings(target="pig", anchor="cow", subjects=2), 1, place)
+    other = training_data.build(model, settings(target="pig", anchor="cow"), 1, place)
     assert not torch.equal(other.data.retain, captioned.data.retain)
     assert not torch.equal(other.data.trajectory[:, 0], captioned.data.trajectory[:, 0])
 

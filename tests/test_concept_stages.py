@@ -72,7 +72,7 @@ def test_a_task_runs_from_prompts_to_metrics(work, task, rows):
     other = read_json(cells / "other-seed/0/evaluation/metrics.json")
     assert other.keys() == base.keys() and other["drift_training_prompts_judge"]["value"] > 0
     assert "no model was trained without" in (cells / "oracle/0/evaluation/absent.txt").read_text()
-    sets = read_json(work / "out/tasks" / task / "0/prompt_sets.json")
+    sets = read_json(work / "out/tasks" / task / "0/prompts/prompt_sets.json")
     asked = [caption for part in ("forget", "retain") for captions in sets[part].values() for caption in captions]
     for row in rows:
         cell = run_cell("concept", task, "0", row)

@@ -44,7 +44,6 @@ def task(tmp_path, *, forget=None, together=True, **changes) -> PrepareImages:
     return PrepareImages(
         root_seed=1,
         name="test",
-        subjects=1,
         data=image_data(tmp_path, **changes),
         forget=str(tmp_path / "forget.npy") if forget is None else forget,
         together=together,
@@ -56,9 +55,7 @@ def base(tmp_path, *, trained=True, oracle=False, **changes) -> PrepareImageBase
     """changes: to the block `data`."""
     write_arrays(tmp_path)
     data = image_data(tmp_path, **changes)
-    return PrepareImageBase(
-        root_seed=1, name="test", kind="unconditional", data=data, trained=trained, oracle=oracle
-    )
+    return PrepareImageBase(root_seed=1, name="test", kind="unconditional", data=data, trained=trained, oracle=oracle)
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_the_stages_of_a_finished_base_name_it_and_say_what_is_absent(work):
     bound = work / "out/bases/own"
     assert (bound / "base/source.json").exists() and not (bound / "base/unet").exists()
     assert absence(bound / "judge") == NOT_JUDGED
-    assert absence(bound / "oracle") == "no model was trained without parachute"
+    assert absence(bound / "0/oracle") == "no model was trained without parachute"
 
 
 def test_a_tokenizer_without_its_merges_is_refused(work):
@@ -161,7 +161,7 @@ def test_a_cell_runs_to_the_report_without_a_judge(work):
     for row in ROWS:
         run_cell("concept", "own", "0", row)
     cells = work / "out/cells/own/0"
-    written = read_json(work / "out/tasks/own/0/prompt_sets.json")
+    written = read_json(work / "out/tasks/own/0/prompts/prompt_sets.json")
     sets = [*written["forget"], *written["retain"]]
     assert sets == [*prompt_sets.PROMPT_SETS, *prompt_sets.RETAIN_SETS]
     assert len(read_array(cells / "uce/0/samples/samples.npy")) == 3 * len(sets)

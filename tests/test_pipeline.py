@@ -10,7 +10,12 @@ import pytest
 import yaml
 from project import ROOT, Project
 
-SISS, SUPERFACTOR = "src/palinode/methods/siss.py", "src/palinode/methods/_superfactor.py"
+from palinode.core.io import read_csv
+
+STAGES = 24  # of the tiny project
+SISS = "src/palinode/methods/siss.py"
+SUPERFACTOR = "src/palinode/methods/_superfactor.py"
+RESTORED = "the run cache has the rest; outputs kept in git are not restored from it"
 METHOD = '''"""Half deletion: keep training on the retain set, at half strength."""
 
 from dataclasses import dataclass
@@ -18,7 +23,7 @@ from dataclasses import dataclass
 from palinode.methods import Method
 
 
-@dataclass(frozen=True)
+@dataclass
 class HalfDeletion(Method):
     """L = share * E_{x in X\\\\A} E_{t,eps} ||eps - eps_theta(x_t, t)||^2."""
 
@@ -26,16 +31,16 @@ class HalfDeletion(Method):
 
     def losses(self, model, batch):
         x_t = model.schedule.add_noise(batch.x, batch.eps, batch.t)
-        return {"x": self.share * (batch.eps - model.predict(x_t, batch.t)).square().sum() / len(batch.x)}
+        return {"retain": self.share * (batch.eps - model.predict(x_t, batch.t)).square().sum() / len(batch.x)}
 
     def combine(self, grads):
-        return grads["x"], {}
+        return grads["retain"], {}
 '''
 
 
 def cells(row: str, seed: int = 0) -> set[str]:
     """The three stages of one cell."""
-    return {f"{stage}-data@tiny-{row}-{seed}" for stage in ("unlearn", "sample", "evaluate")}
+    return {f"{stage}-images@tiny-0-{row}-{seed}" for stage in ("unlearn", "sample", "evaluate")}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,7 @@ def finished(tmp_path_factory) -> tuple[Project, Project]:
     second = first.clone(place / "second")
     with ThreadPoolExecutor(2) as pool:
         for ran in pool.map(lambda project: project.repro("-f"), (first, second)):
-            assert len(ran) == 19
+            assert len(ran) == STAGES, sorted(ran)
     first.commit()
     return first, second
 
@@ -57,14 +62,17 @@ def project(finished, tmp_path) -> Project:
     return finished[0].copy(tmp_path / "project")
 
 
+@pytest.mark.slow
 def test_two_forced_runs_give_the_same_lock(finished):
     first, second = (project.folder / "dvc.lock" for project in finished)
     assert first.read_text() == second.read_text()
     for name in ("models", "results/metrics.csv"):
         assert finished[0].digest(name) == finished[1].digest(name)
-    assert not finished[0].leftovers() and not finished[0].scratch.exists() or not any(finished[0].scratch.iterdir())
+    assert not finished[0].leftovers()
+    assert not finished[0].scratch.exists() or not any(finished[0].scratch.iterdir())
 
 
+@pytest.mark.slow
 def test_nothing_changed_runs_nothing(project):
     project.repro()  # DVC's own notes about files were left behind in the copy
     started = time.monotonic()
@@ -74,58 +82,75 @@ def test_nothing_changed_runs_nothing(project):
     assert seconds < 15  # 5 on an idle machine
 
 
+@pytest.mark.slow
 def test_a_learning_rate_reruns_its_cells(project):
-    lock, table = project.lock, project.digest("results/metrics.csv")
+    lock = project.lock
+    table = project.digest("results/metrics.csv")
     project.change("rows/siss-05/lr", 2e-3)
     assert project.repro() == {"plan", "report"} | cells("siss-05")
     assert project.digest("results/metrics.csv") != table
     project.change("rows/siss-05/lr", 1e-3)
-    assert project.repro() <= {"report"}, "the run cache has the rest; outputs kept in git are not restored from it"
+    assert project.repro() <= {"report"}, RESTORED
     assert project.lock == lock and project.digest("results/metrics.csv") == table
 
 
+@pytest.mark.slow
 def test_a_comment_or_docstring_reruns_the_plan_alone(project):
     project.edit(SISS, '"""SISS: ', '# A comment.\n"""Again, SISS: ')
     project.edit("src/palinode/methods/_gradients.py", '"""Combining ', '"""On combining ')
-    project.edit("stages/pretrain.py", "    from palinode.pretraining", "    # lazily\n    from palinode.pretraining")
+    project.edit("stages/pretrain.py", "from palinode import bases\n", "# By kind.\nfrom palinode import bases\n")
     assert project.repro() == {"plan"}
     project.git("checkout", "-q", ".")
     assert project.repro() == set()
 
 
+@pytest.mark.slow
 def test_a_methods_code_reruns_its_cells(project):
     project.edit(SISS, "+ sigma * batch.eps", "+ 0.9 * sigma * batch.eps")
     assert project.repro() == {"plan", "report"} | cells("siss-05")
     project.git("checkout", "-q", "src")
-    assert project.repro() <= {"report"}, "the run cache has the rest; outputs kept in git are not restored from it"
+    assert project.repro() <= {"report"}, RESTORED
     assert project.git("status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("module", "old", "new", "expected"),
+    "module, old, new, expected",
     [
-        ("gradients", "ratio * g_x.norm()", "2 * ratio * g_x.norm()", ["unlearn-data@tiny-siss-05-0"]),
-        ("report/tables", "\nfrom ", "\nCONSTANT = 1\nfrom ", ["report"]),
+        (
+            "methods/_gradients",
+            "ratio * g_retain.norm()",
+            "2 * ratio * g_retain.norm()",
+            "unlearn-images@tiny-0-siss-05-0",
+        ),
+        ("report/tables", "\nfrom ", "\nCONSTANT = 1\nfrom ", "report"),
     ],
 )
 def test_a_shared_module_reruns_what_imports_it(project, module, old, new, expected):
     file = project.folder / f"src/palinode/{module}.py"
-    file.write_text(file.read_text().replace(old, new, 1))
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
     assert project.repro("plan") == {"plan"}
-    assert sorted(json.loads(project.dvc("status", "--json"))) == expected
+    assert list(json.loads(project.dvc("status", "--json"))) == [expected]
 
 
+@pytest.mark.slow
 def test_a_fresh_clone_trains_nothing(finished, tmp_path):
+    """Judges, base models and checks are kept in git; data is put in place again."""
     clone = finished[0].clone(tmp_path / "clone")
-    assert clone.repro("gate@tiny", "retrain@tiny") == {"plan", "prepare@tiny"}  # `pretrain` and `judge` precede `gate`
+    bases = ("tiny", "tiny-without-repeated")
+    ran = clone.repro(*(f"gate@{base}" for base in bases))  # `judge` and `pretrain` precede `gate`
+    assert ran == {"plan", *(f"prepare-base@{base}" for base in bases)}
     assert clone.git("status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_results_are_read_by_dvcs_own_commands(project):
-    was = json.loads(project.dvc("metrics", "show", "--json"))[""]["data"]["results/metrics.json"]["data"]
+    shown = json.loads(project.dvc("metrics", "show", "--json"))[""]["data"]["results/metrics.json"]["data"]
     project.change("rows/siss-05/lr", 3e-3)
     project.repro()
-    assert was and json.loads(project.dvc("metrics", "diff", "--json"))["results/metrics.json"]
+    assert shown and json.loads(project.dvc("metrics", "diff", "--json"))["results/metrics.json"]
     for command in ("show", "diff"):
         project.dvc("plots", command, "--out", f"plots-{command}")
         page = (project.folder / f"plots-{command}/index.html").read_text()
@@ -133,28 +158,53 @@ def test_results_are_read_by_dvcs_own_commands(project):
     assert "siss-05" in project.dvc("exp", "show", "--json")
 
 
-@pytest.mark.parametrize("arguments", [("plan",), ("prepare", "tiny"), ("judge", "tiny"), ("report",)])
-def test_stages_without_a_diffusion_model_never_import_diffusers(project, arguments):
-    script, *rest = arguments
+def run_without(project: Project, module: str, script: str, *arguments: str) -> None:
+    """Run a stage in a process of its own and fail if it imports a module."""
     program = (
-        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "
-        "assert 'diffusers' not in sys.modules"
+        "import runpy, sys; module, *sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "
+        "assert module not in sys.modules, module"
     )
     environment = project.environment | {"PYTHONPATH": "src"}
-    project.run(sys.executable, "-c", program, f"stages/{script}.py", *rest, env=environment)
+    project.run(sys.executable, "-c", program, module, f"stages/{script}.py", *arguments, env=environment)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [("plan",), ("judge", "tiny"), ("report",)], ids=lambda value: value[0])
+def test_stages_without_a_diffusion_model_never_import_diffusers(project, arguments):
+    run_without(project, "diffusers", *arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments", [("prepare", "base", "tiny"), ("prepare", "images", "tiny"), ("bind",)], ids="-".join
+)
+def test_stages_that_copy_images_or_models_never_import_torch(project, arguments):
+    run_without(project, "torch", *arguments)
+
+
+@pytest.mark.slow
 def test_axes_can_be_chosen_on_the_command_line(project):
-    project.dvc("exp", "run", "-S", "data.rows=[siss-05]", "-S", "seeds=[7]")
+    project.dvc("exp", "run", "-S", "images.rows=[siss-05]", "-S", "seeds=[7]")
     assert cells("siss-05", seed=7) < set(project.lock)
-    table = (project.folder / "results/metrics.csv").read_text().splitlines()
-    assert {line.split(",")[2] for line in table[1:]} == {"real", "base", "oracle", "siss-05"}
-    assert {line.split(",")[3] for line in table if ",siss-05," in line} == {"7", "all"}
+    table = read_csv(project.folder / "results/metrics.csv")
+    assert {line["row"] for line in table} == {"real", "base", "oracle", "siss-05"}
+    assert {line["seed"] for line in table if line["row"] == "siss-05"} == {"7", "all"}
     unchanged = set(project.lock) - cells("siss-05", seed=7) - {"plan", "report"}
     before = yaml.safe_load(project.git("show", "HEAD:dvc.lock"))["stages"]
     assert all(project.lock[name] == before[name] for name in unchanged)
 
 
+def read_training(project: Project, lock: dict) -> str:
+    """training.csv of the cell of siss-05, as a lock names it in DVC's cache."""
+    cache = project.folder / ".dvc/cache/files/md5"
+    outs = lock["stages"]["unlearn-images@tiny-0-siss-05-0"]["outs"]
+    (digest,) = [out["md5"] for out in outs if out["path"].endswith("/training")]
+    listed = json.loads((cache / digest[:2] / digest[2:]).read_text())
+    (digest,) = [entry["md5"] for entry in listed if entry["relpath"] == "training.csv"]
+    return (cache / digest[:2] / digest[2:]).read_text()
+
+
+@pytest.mark.slow
 def test_a_queued_sweep_runs_the_code_it_carries(project):
     """The code is changed while the experiments are queued, and changed back before they run: only their own copies,
     neither the workspace nor an installed package, can write the extra column."""
@@ -162,36 +212,49 @@ def test_a_queued_sweep_runs_the_code_it_carries(project):
     project.dvc("exp", "run", "--queue", "-S", "rows.siss-05.options.lam=0.2,0.8")
     project.git("checkout", "-q", ".")
     project.dvc("exp", "run", "--run-all", "--jobs", "2")
-    found = {}
+    trained = {}
     for revision in project.git("for-each-ref", "--format=%(refname)", "refs/exps").split():
         if project.run("git", "cat-file", "-e", f"{revision}:dvc.lock", check=False).returncode == 0:
             lam = yaml.safe_load(project.git("show", f"{revision}:params.yaml"))["rows"]["siss-05"]["options"]["lam"]
-            outs = yaml.safe_load(project.git("show", f"{revision}:dvc.lock"))["stages"]["unlearn-data@tiny-siss-05-0"]
-            digest = next(out["md5"] for out in outs["outs"] if out["path"].endswith("training.csv"))
-            found[lam] = (project.folder / ".dvc/cache/files/md5" / digest[:2] / digest[2:]).read_text()
-    assert {0.2, 0.8} <= set(found), f"experiments: {sorted(found)}"
-    assert all("marker" in found[lam].splitlines()[0].split(",") for lam in (0.2, 0.8))
-    assert found[0.2] != found[0.8]
+            trained[lam] = read_training(project, yaml.safe_load(project.git("show", f"{revision}:dvc.lock")))
+    assert {0.2, 0.8} <= set(trained), f"experiments: {sorted(trained)}"
+    assert all("marker" in trained[lam].splitlines()[0].split(",") for lam in (0.2, 0.8))
+    assert trained[0.2] != trained[0.8]
     assert "marker" not in (project.folder / SUPERFACTOR).read_text()
 
 
+@pytest.mark.slow
 def test_a_new_method_is_one_file_one_block_and_its_name(project):
     assert len(METHOD.splitlines()) <= 20
     lock = project.lock
     (project.folder / "src/palinode/methods/half_deletion.py").write_text(METHOD)
     project.change("rows/half", {"method": "half_deletion", "lr": 1e-3, "steps": 4})
-    project.change("data/rows", ["naive", "siss-05", "half"])
+    project.change("images/rows", ["naive", "siss-05", "half"])
     assert project.repro() == {"plan", "report"} | cells("half")
-    assert ",half," in (project.folder / "results/metrics.csv").read_text()
+    assert "half" in {line["row"] for line in read_csv(project.folder / "results/metrics.csv")}
     (project.folder / "src/palinode/methods/half_deletion.py").unlink()
     project.git("checkout", "-q", "params.yaml", "dvc.lock")
     assert project.repro() <= {"report"}
     assert project.lock == lock, "what the removed row left behind is no input of anything"
 
 
+@pytest.mark.slow
+def test_a_subject_that_a_task_does_not_have_is_absent(project):
+    project.change("images/subjects", [0, 1])
+    new = {
+        f"{stage}-images@tiny-1-{row}-0" for stage in ("unlearn", "sample", "evaluate") for row in ("naive", "siss-05")
+    }
+    new |= {f"evaluate-images-reference@tiny-1-{row}" for row in ("real", "base", "oracle")}
+    assert project.repro() == {"plan", "report"} | new
+    note = project.folder / "out/cells/tiny/1/naive/0/evaluation/absent.txt"
+    assert note.read_text() == "no subject 1: the task has 1, counted from 0\n"
+    assert {line["subject"] for line in read_csv(project.folder / "results/metrics.csv")} == {"0", "all"}
+
+
 # The graph itself
 
 
+@pytest.mark.slow
 def test_the_committed_lock_is_that_of_the_committed_code(tmp_path):
     """A fresh clone would otherwise train the shipped models again."""
     clone = Project(ROOT).clone(tmp_path / "clone")
@@ -218,6 +281,14 @@ def test_stages_can_use_the_run_cache(name):
     assert stage["cmd"].startswith("PYTHONPATH=src python stages/"), "a copy runs the code it carries"
     axes = stage.get("matrix", {}).values()
     assert all(isinstance(value, str | int) for axis in axes if isinstance(axis, list) for value in axis)
+
+
+@pytest.mark.parametrize("name", [name for name in stages() if name != "plan"])
+def test_every_stage_but_the_plan_has_one_plan_file(name):
+    """Its settings and its code are in it, so that neither `params.yaml` nor `src` is a dependency of its own."""
+    deps = stages()[name]["deps"]
+    assert len([path for path in deps if path.startswith("out/plan/")]) == 1
+    assert not {"params.yaml", "src", "stages", "data"} & set(deps)
 
 
 def test_every_script_is_a_stage():

@@ -9,7 +9,7 @@ import tiny
 from project import ROOT
 from tiny import SCORES, run, untrained, write_plan
 
-from palinode.core.io import read_csv, read_json, write_json
+from palinode.core.io import read_arrays, read_csv, read_json, write_json
 from palinode.memorization import ground_truth, prompt_sampler, realism
 from palinode.params.stage_settings import ReportSettings
 from palinode.report import collect, task_view
@@ -247,7 +247,7 @@ def test_of_a_base_that_is_not_ours_only_the_list_is_known(work, monkeypatch, at
     run("prepare", "prompts", "few")
     facts = read_json(work / "out/tasks/few/prompts.json")
     assert facts["controls"] == {"ordinary": ["a dog"], "kept": [], "others": list(SCORES)[:2]}
-    assert facts["least_quality"] == 0.35
+    assert read_arrays(work / "out/tasks/few/evaluation.npz")["least_quality"] == 0.35
     for folder in (measure_reference("base", "0"), measure("naive", "0") / "evaluation"):
         metrics = read_json(folder / "metrics.json")
         assert metrics["copies_others"]["n"] == 1, "the one that was not forgotten"

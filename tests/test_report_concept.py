@@ -29,7 +29,7 @@ def write(root) -> ReportTask:
     rng = np.random.default_rng(2)
     retained = {name: [{"text": "" if name == "null prompt" else name}] * EACH for name in RETAINED}
     sets = {"training": [], "forget": {"training prompts": [{"text": "zero"}] * EACH}, "retain": retained}
-    io.write_json(root / "out/tasks/mnist-zero/0/prompt_sets.json", sets)
+    io.write_json(root / "out/tasks/mnist-zero/0/prompts/prompt_sets.json", sets)
     for name, (_, ua, near, integrity) in (ROWS | REFERENCES).items():
         folder = root / "out/cells/mnist-zero/0" / name / "0"
         values = {

@@ -49,7 +49,8 @@ PROMPT_TASK = {
     "base": "mini",
     "choose": {"count": 2, "among": 3},
     "split": {"images": 8, "trial": 2, "edits": 3, "agree": 0.01},
-    "sample": {"steps": 2, "count": 4, "every": 2, "ordinary": 4, "real": 16},
+    "sample": {"steps": 2, "count": 4, "every": 2, "ordinary": 4},
+    "real": 16,
     "unlearn": {"steps": 4, "batch": 2},
     "bootstrap": 10,
 }

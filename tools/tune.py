@@ -5,7 +5,7 @@ a row that was added, say. A task's search runs on its validation task, the one 
 stages, with one seed and its own noise. The winners are then copied to params.yaml by hand (`rows`, or `overrides` of
 the task); the whole search stands in results/tuning-<kind>.csv, and a test holds the two together.
 
-Rules, one a kind, in `RULES`. A row that shows what one part of another does (TWINS) takes the learning rate of that
+Finished trials wait in out/tuning; remove that folder after a change of the code. Rules, one a kind, in `RULES`. A row that shows what one part of another does (TWINS) takes the learning rate of that
 other, so that the two differ in this part alone. A closed form has no learning rate.
 """
 
@@ -28,6 +28,7 @@ from palinode.params.image_tasks import ImageTask
 from palinode.params.prompt_tasks import PromptTask
 from palinode.params.stage_settings import PretrainImages
 from palinode.pipeline import planning
+from palinode.pipeline.needs import missing_need
 from palinode.pipeline.stage import execute, run_tool
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,7 +111,10 @@ RULES = {
 def search(loaded: Params, kind: str, task: str, rows: Sequence[str]) -> list[dict]:
     """Those rows with every learning rate on a validation task; what is finished is not run again."""
     rule = RULES[kind]
-    tried = {f"{row}-{i}": (row, lr) for row in rows for i, lr in enumerate(grid(loaded, kind, task))}
+    # What is finished is found again by its name, which holds all that is searched or given.
+    tried = {
+        f"{row}-{lr:.0e}-{loaded.row(task, row).steps}": (row, lr) for row in rows for lr in grid(loaded, kind, task)
+    }
     trial = narrow(loaded, kind, task, tried)
     work = ROOT / "out/tuning" / task
     work.mkdir(parents=True, exist_ok=True)
@@ -167,6 +171,8 @@ def narrow(loaded: Params, kind: str, task: str, tried: dict[str, tuple[str, flo
         "rows": loaded.rows | rows,
         blocks[kind]: {task: bare},
         "detection": loaded.detection if kind == "prompts" else loaded.detection.model_copy(update={"bases": []}),
+        # A second process would be started in another folder than this script.
+        "runtime": loaded.runtime.model_copy(update={"processes": 1}),
         "attacks": loaded.attacks.model_copy(update={"tasks": [], "rows": []}),
     }
     return loaded.model_copy(update=update)
@@ -186,11 +192,12 @@ def provide_models(trial: Params, kind: str, task: str) -> None:
     once(models / base / "model", "prepare", "base", base)
     made = models / base / "model"
     if not made.exists():
-        settings = read_plan(Path("out/plan/pretrain") / f"{base}.json", PretrainImages)
+        plan = Path("out/plan/pretrain") / f"{base}.json"
+        settings = read_plan(plan, PretrainImages)
         origin = ROOT / "models" / start / "model"
         data = Path("out/data") / base
         device = set_up_device(read_runtime())
-        with Scratch(f"tuning-{base}", [origin, data]) as scratch:
+        with Scratch(f"tuning-{base}", [plan, origin, data]) as scratch:
             continue_training(settings, origin, data, made, scratch, device)
     once(models / base / "judge", "judge", base)
 
@@ -240,9 +247,9 @@ def write(kind: str, lines: list[dict]) -> None:
     write_csv(path, sorted(lines, key=lambda line: line["task"]), columns)
 
 
-def searchable(loaded: Params, rows: Sequence[str]) -> list[str]:
-    """Rows with a learning rate of their own."""
-    chosen = [row for row in rows if row not in TWINS]
+def searchable(loaded: Params, kind: str, task: str, rows: Sequence[str]) -> list[str]:
+    """Rows with a learning rate of their own that can run on the task."""
+    chosen = [row for row in rows if row not in TWINS and missing_need(loaded, kind, task, row) is None]
     return [row for row in chosen if not methods.find(loaded.rows[row].method).closed_form]
 
 
@@ -262,7 +269,7 @@ def main(*arguments: str) -> None:
             unknown = ({validation} - loaded.tasks_of(kind).keys()) | (set(rows) - loaded.rows.keys())
             if unknown:
                 raise UserError(f"params.yaml defines no {', '.join(sorted(unknown))}")
-            write(kind, search(loaded, kind, validation, searchable(loaded, rows)))
+            write(kind, search(loaded, kind, validation, searchable(loaded, kind, validation, rows)))
     if arguments and not any(arguments[0] in loaded.tasks_of(kind) for kind in KINDS):
         raise UserError(f"params.yaml defines no task {arguments[0]!r}")
 

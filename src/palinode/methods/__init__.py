@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import sys
 import typing
 from pathlib import Path
 from types import ModuleType
@@ -49,6 +50,8 @@ def find(name: str, where: str = "") -> type[Method]:
         raise UserError(f"{where}unknown method {name!r}: a method has the name of its file, without .py")
     if name.startswith("_") or importlib.util.find_spec(module_name) is None:
         raise UserError(f"{where}unknown method {name!r}: there is no methods/{name}.py")
+    if name in globals() and module_name not in sys.modules:
+        raise UserError(f"{where}methods/{name}.py has the name of something that this package uses: rename the file")
     module = _import(module_name, f"{where}methods/{name}.py")
     defined = {
         value

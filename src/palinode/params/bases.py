@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from palinode.params.fields import Float, Int, JudgeData, Positive, Rate, Settings, Training
+from palinode.params.fields import Int, JudgeData, Positive, Rate, Settings, Share, Training
 
 BaseKind = Literal["unconditional", "class", "text"]
 
@@ -42,7 +42,7 @@ class ImageGate(Settings):
     """What an unconditional base must show before anything is unlearned from it."""
 
     samples: Positive = 4096
-    hit_rate: tuple[Float, Float] = (0.003, 0.03)
+    hit_rate: tuple[Share, Share] = (0.003, 0.03)
     fid_ratio: Rate = 20.0  # FID to the reference at most this many times the real-vs-real FID
     steps: Positive = 50  # DDPM
     chunk: Positive = 64
@@ -66,6 +66,8 @@ class UnconditionalBase(Settings):
             raise ValueError("needs either `source`, or `model` and `pretrain`")
         if self.gate is not None and (self.data.repeated is None or self.data.judge is None):
             raise ValueError("gate needs `data.repeated` and `data.judge`")
+        if self.gate is not None and self.source is not None:
+            raise ValueError("gate is not used with `source`, which names a finished model")
         return self
 
 
@@ -75,7 +77,7 @@ class ClassGate(Settings):
     guidance: Rate = 3.0  # the EraseDiff paper: (1 + w) eps(x_t, c) - w eps(x_t), w = 2
     steps: Positive = 25  # DDIM
     each: Positive = 100  # samples a class
-    recognised: Float = 0.95  # share of each class's samples, at least
+    recognised: Share = 0.95  # share of each class's samples, at least
 
 
 class ClassBase(Settings):
@@ -93,16 +95,22 @@ class ClassBase(Settings):
     pretrain: Training
     gate: ClassGate = ClassGate()
 
+    @model_validator(mode="after")
+    def _used(self) -> "ClassBase":
+        if self.pretrain.accumulate != 1:
+            raise ValueError("pretrain.accumulate is not used when a class-conditional base is trained")
+        return self
+
 
 class TextGate(Settings):
     """What a text-to-image base must show: shares of samples, judged or compared with the memorized pictures."""
 
     guidance: Rate = 3.0
     steps: Positive = 25  # DDIM
-    concept: Float = 0.95  # at least; seen pairs under unseen combinations of word, template and background
-    style: Float = 0.9
-    copies: Float = 0.8  # of memorized captions, at least
-    false_copies: Float = 0.05  # of controls and ordinary captions, at most
+    concept: Share = 0.95  # at least; seen pairs under unseen combinations of word, template and background
+    style: Share = 0.9
+    copies: Share = 0.8  # of memorized captions, at least
+    false_copies: Share = 0.05  # of controls and ordinary captions, at most
 
 
 class Phase(Training):

@@ -34,7 +34,7 @@ class JudgeData(Settings):
 
     train: str
     test: str
-    accuracy: Rate = 0.98  # on the test images; below it the judge cannot be trusted
+    accuracy: Share = 0.98  # on the test images; below it the judge cannot be trusted
 
 
 class Ema(Settings):

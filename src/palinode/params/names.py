@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from palinode.params.bases import ClassBase, OracleBase, TextBase, UnconditionalBase
 from palinode.params.concept_tasks import ConceptTask
+from palinode.params.prompt_tasks import PromptTask
 
 if TYPE_CHECKING:
     from palinode.params import Params
@@ -39,6 +40,9 @@ def _check_spelling(params: "Params") -> None:
     for name in params.rows:
         if name in REFERENCES:
             raise ValueError(f"rows: {name!r} is the name of a reference row")
+    for name in {"base", "judge", "model", "training", "samples", "snapshots", "prompts", "detect"}:
+        if any(name in getattr(params, block) for block in KINDS.values()):
+            raise ValueError(f"{name!r} names a folder that every task has: call the task something else")
     tasks = [name for block in KINDS.values() for name in getattr(params, block)]
     for name in tasks:
         if tasks.count(name) > 1:
@@ -106,14 +110,30 @@ def _check_task(params: "Params", kind: str, name: str) -> None:
     if name in params.enabled(kind).tasks and task.base not in params.bases:
         raise ValueError(f"{kind}.tasks: {name!r} needs {task.base!r} in the list `bases`")
     oracle = getattr(task, "oracle", None)
-    if oracle is not None and oracle not in params.bases and name in params.images.tasks:
-        raise ValueError(f"{where}.oracle: {oracle!r} is not in the list `bases`")
+    if oracle is not None:
+        _check_image_oracle(params, f"{where}.oracle", oracle, listed=name in params.images.tasks)
     if isinstance(task, ConceptTask) and isinstance(base, ClassBase | TextBase):
         _check_prompt_file(where, task, base)
-    if kind == "prompts" and name in params.prompts.tasks and task.base not in params.detection.bases:
+    if isinstance(task, PromptTask):
+        _check_prompt_task(params, name, task)
+
+
+def _check_prompt_task(params: "Params", name: str, task: PromptTask) -> None:
+    """Its prompts are those that detection flags."""
+    if name in params.prompts.tasks and task.base not in params.detection.bases:
         raise ValueError(f"prompts.tasks: {name!r} needs {task.base!r} in the list `detection.bases`")
-    if kind == "prompts" and getattr(task, "sscd", None) and not getattr(base, "source", None):
-        raise ValueError(f"{where}.sscd is not used: the fixed pictures of {task.base!r} are known")
+    if name in params.prompts.tasks and "noise_norm" not in params.detection.detectors:
+        raise ValueError(f"prompts.tasks: {name!r} needs `noise_norm` in the list `detection.detectors`")
+    if task.sscd and params.text(task.base).source is None:
+        raise ValueError(f"prompt_tasks.{name}.sscd is not used: the fixed pictures of {task.base!r} are known")
+
+
+def _check_image_oracle(params: "Params", where: str, oracle: str, listed: bool) -> None:
+    block = params.base_models.get(oracle)
+    if block is None or not isinstance(params.recipe(oracle), UnconditionalBase):
+        raise ValueError(f"{where}: {oracle!r} is no unconditional base under `base_models`")
+    if listed and oracle not in params.bases:
+        raise ValueError(f"{where}: {oracle!r} is not in the list `bases`")
 
 
 def _check_prompt_file(where: str, task: ConceptTask, base: ClassBase | TextBase) -> None:

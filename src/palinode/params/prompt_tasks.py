@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from palinode.params.fields import Float, Int, Override, Positive, Rate, Settings, UnlearnDefaults
+from palinode.params.fields import Beta, Float, Int, Override, Positive, Rate, Settings, UnlearnDefaults
 
 Part = Annotated[Float, Field(gt=0, lt=1)]  # so that neither part is empty
 
@@ -47,7 +47,6 @@ class PromptSample(Settings):
     count: Positive = 16  # pictures of each prompt in a snapshot
     every: Positive = 5  # steps between two snapshots
     ordinary: Positive = 48  # ordinary prompts that are drawn at the end
-    real: Positive = 1024  # pictures that realism compares with
     chunk: Positive = 64  # pictures at a time
 
 
@@ -56,7 +55,7 @@ class PromptUnlearn(UnlearnDefaults):
 
     steps: Positive = 35
     batch: Positive = 16
-    betas: tuple[Float, Float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: Annotated[Float, Field(ge=0)] = 1e-2
 
 
@@ -69,6 +68,7 @@ class PromptTask(Settings):
     sample: PromptSample = PromptSample()
     unlearn: PromptUnlearn = PromptUnlearn()
     bootstrap: Positive = 200
+    real: Positive = 1024  # pictures that realism compares with
     sscd: str | None = None  # path of the copy descriptor, TorchScript or ONNX; null: copies are judged by pixels
     overrides: dict[str, Override] = {}
 

@@ -12,7 +12,7 @@ from palinode.params.bases import (
     Phase,
     TextGate,
 )
-from palinode.params.concept_tasks import ConceptAmounts, ConceptSample, Name
+from palinode.params.concept_tasks import ConceptSample, Name
 from palinode.params.fields import Int, Settings, Trainable, Training
 from palinode.params.image_tasks import Evaluate, Sample
 from palinode.params.prompt_tasks import PromptChoice, PromptSample, PromptSplit
@@ -122,13 +122,19 @@ class Mitigate(Named):
     ground_truth: Literal["emoji", "list"]
 
 
+class Reference(Settings):
+    """The model of a reference row, by name of its folder in models/; or why there is none."""
+
+    model: str | None
+    reason: str = ""
+
+
 class Bound(Settings):
-    """The models one task uses, by name of their folder in models/; oracle: or why there is none."""
+    """The models one task uses; references: by row, or by subject/row."""
 
     base: str
-    oracle: str | None
-    no_oracle: str
     detect: bool
+    references: dict[str, Reference]
 
 
 class Bind(Settings):
@@ -138,38 +144,47 @@ class Bind(Settings):
 # Tasks
 
 
-class TaskSettings(Named):
-    """subjects: how many the task has."""
+class OfSubject(Named):
+    """absent: why the task has no such subject."""
 
-    subjects: int
+    absent: str | None
 
 
-class PrepareImages(TaskSettings):
+class Amounts(Settings):
+    """How many pictures and trajectories a subject trains on, as in `ConceptAmounts`."""
+
+    retain: int
+    pairs: int
+    trajectories: int
+
+
+class PrepareImages(Named):
     data: ImageData
     forget: str | list[str]
     together: bool
     hit_ratio: float
 
 
-class PrepareConcept(TaskSettings):
+class PrepareConcept(OfSubject):
     kind: BaseKind
     target: Name
     anchor: Name
     images: str | None  # of a class-conditional base
     prompts: str | None  # of a finished text-to-image base
-    amounts: ConceptAmounts
+    amounts: Amounts
     sample: ConceptSample
 
 
 class PreparePrompts(Named):
     ground_truth: Literal["emoji", "list"]
     sscd: str | None
+    real: int
     choose: PromptChoice
     split: PromptSplit
     sample: PromptSample
 
 
-class Importance(TaskSettings):
+class Importance(Named):
     fisher: tuple[int, int]
     saliency: int
     batch: int
@@ -204,7 +219,7 @@ class EvaluateImages(Named):
     evaluate: Evaluate
 
 
-class EvaluateConcept(TaskSettings):
+class EvaluateConcept(Named):
     kind: BaseKind
     target: Name
     bootstrap: int
@@ -214,11 +229,11 @@ class EvaluateConcept(TaskSettings):
 class EvaluatePrompts(Named):
     ground_truth: Literal["emoji", "list"]
     sscd: str | None
-    sample: PromptSample
+    real: int
     bootstrap: int
 
 
-class AttackConcept(TaskSettings):
+class AttackConcept(Named):
     kind: BaseKind
     target: Name
     sample: ConceptSample

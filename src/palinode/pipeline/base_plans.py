@@ -121,7 +121,8 @@ def plan_detection(params: Params, base: str) -> Iterator[Planned]:
     data = ("data/emoji",) if detection.prompts is None else (detection.prompts,)
     yield f"detect/{base}", detect, "detect", modules, data
     mitigate = s.Mitigate(**common, **sampling, ground_truth=params.text(base).ground_truth)
-    yield f"mitigate/{base}", mitigate, "mitigate", (), ()
+    files = ("data/emoji",) if mitigate.ground_truth == "emoji" else ()
+    yield f"mitigate/{base}", mitigate, "mitigate", (), files
 
 
 def _paths(*names: str | None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from palinode.data import captions, emoji, prompt_file, prompt_lists, prompt_set
 from palinode.data.captions import STYLES
 from palinode.data.splits import read_labels
 from palinode.memorization import detectors
-from palinode.params import Params
+from palinode.params import KINDS, Params
 from palinode.params.bases import ClassBase, ImageData, OracleBase, TextBase, UnconditionalBase
 from palinode.params.concept_tasks import ConceptTask
 from palinode.params.image_tasks import ImageTask
@@ -27,15 +27,20 @@ def check(params: Params, root: Path) -> None:
     for base in params.bases:
         _check_base(params, base, root)
     for name in params.images.tasks:
-        _check_image_task(params, name, params.image_tasks[name], root)
+        count = _check_image_task(params, name, params.image_tasks[name], root)
+        _check_subjects("images", name, params.images.subjects, count)
     for name in params.concept.tasks:
         _check_concept_task(params, name, params.concept_tasks[name], root)
+        _check_subjects("concept", name, params.concept.subjects, len(params.concept_tasks[name].pairs))
+    _check_steps(params)
     if params.detection.bases:
         _check_detection(params, root)
 
 
 def hash_data(path: Path) -> str:
     """SHA-256 over the content of a file, or over the names and contents of a folder's files."""
+    if not path.exists():
+        raise UserError(f"missing data: {path}")
     digest = hashlib.sha256()
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     for file in files:
@@ -49,7 +54,7 @@ def _check_base(params: Params, name: str, root: Path) -> None:
     base = params.recipe(name)
     where = f"base_models.{name}"
     try:
-        if isinstance(base, UnconditionalBase) and base.source is None:
+        if isinstance(base, UnconditionalBase):
             _check_image_data(base.data, root)
         if isinstance(base, ClassBase):
             classes = _check_labelled(base.images, base.size, base.channels, root)
@@ -88,16 +93,43 @@ def _check_labelled(name: str, size: int, channels: int, root: Path) -> int:
     return int(read_labels(path, count).max()) + 1
 
 
-def _check_image_task(params: Params, name: str, task: ImageTask, root: Path) -> None:
+def _check_subjects(kind: str, name: str, subjects: list[int], count: int) -> None:
+    """At least one subject of every task is listed, or there would be nothing to report."""
+    if all(subject >= count for subject in subjects):
+        raise UserError(f"{kind}.subjects: {name!r} has none of {subjects}: it has {count}, counted from 0")
+
+
+def _check_steps(params: Params) -> None:
+    """No sampler takes more steps than there are; of a finished model the schedule is not known yet."""
+    for kind in KINDS:
+        for name in params.enabled(kind).tasks:
+            task = params.task(name)
+            base = params.recipe(task.base)
+            scheduler = base.scheduler
+            if scheduler is None or getattr(base, "source", None) is not None:
+                continue
+            total = scheduler["num_train_timesteps"]
+            if task.sample.steps + scheduler.get("steps_offset", 0) > total:
+                raise UserError(f"{name}: sample.steps: {task.sample.steps} are more than the {total} of {task.base!r}")
+            if isinstance(task, ImageTask) and task.evaluate.denoise_from >= total:
+                raise UserError(f"{name}: evaluate.denoise_from: {task.evaluate.denoise_from} is not below {total}")
+
+
+def _check_image_task(params: Params, name: str, task: ImageTask, root: Path) -> int:
+    """The number of its subjects."""
     data = params.unconditional(task.base).data
     shape = (data.size, data.size, data.channels)
     try:
         if isinstance(task.forget, str):
-            sources.inspect(root / task.forget, shape)
+            count = sources.inspect(root / task.forget, shape)
+            if count == 0:
+                raise UserError(f"{task.forget} holds no image")
         else:
             _check_listed(task.forget, root / data.images, shape)
+            count = len(task.forget)
     except UserError as error:
         raise UserError(f"image_tasks.{name}.forget: {error}") from None
+    return 1 if task.subjects == "together" else count
 
 
 def _check_listed(names: list[str], folder: Path, shape: tuple[int, int, int]) -> None:

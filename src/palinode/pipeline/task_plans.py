@@ -15,6 +15,7 @@ from palinode.params.image_tasks import ImageTask
 from palinode.params.prompt_tasks import PromptTask
 from palinode.pipeline.base_plans import Planned
 from palinode.pipeline.needs import missing_need
+from palinode.tasks.subjects import no_subject
 
 Staged = tuple[str, str, BaseModel, tuple[str, ...], tuple[str, ...]]  # verb, name, settings, modules, data
 
@@ -38,10 +39,8 @@ def _plan_images(params: Params, name: str, task: ImageTask) -> Iterator[Staged]
     files = [data.images, *([] if data.reference is None else [data.reference])]
     files += [task.forget] if isinstance(task.forget, str) else []
     together = task.subjects == "together"
-    subjects = 1 if together or isinstance(task.forget, str) else len(task.forget)
     prepare = s.PrepareImages(
         **common,
-        subjects=subjects,
         data=data,
         forget=task.forget,
         together=together,
@@ -56,35 +55,38 @@ def _plan_images(params: Params, name: str, task: ImageTask) -> Iterator[Staged]
 
 def _plan_concept(params: Params, name: str, task: ConceptTask) -> Iterator[Staged]:
     base = params.recipe(task.base)
+    emoji = () if isinstance(base, ClassBase) else ("data/emoji",)  # what the judge of scenes knows
     files: tuple[str, ...] = ("data/emoji",)
     if isinstance(base, ClassBase):
         files = (base.images, f"{base.images.removesuffix('.npy')}-labels.npy")
     elif task.prompts is not None:
         files = (task.prompts,)
-    count: dict[str, Any] = {"root_seed": params.root_seed, "name": name, "subjects": len(task.pairs)}
+    common: dict[str, Any] = {"root_seed": params.root_seed, "name": name}
+    amounts = s.Amounts(retain=task.data.retain, pairs=task.data.pairs, trajectories=task.data.trajectories)
     for subject in params.concept.subjects:
         # A subject that the task does not have is planned like the first: its stages say that there is none.
         target, anchor = task.pairs[subject] if subject < len(task.pairs) else task.pairs[0]
         path = f"{name}/{subject}"
         prepare = s.PrepareConcept(
-            **count,
+            **common,
+            absent=no_subject(subject, len(task.pairs)),
             kind=base.kind,
             target=target,
             anchor=anchor,
             images=base.images if isinstance(base, ClassBase) else None,
             prompts=task.prompts,
-            amounts=task.data,
+            amounts=amounts,
             sample=task.sample,
         )
         yield "prepare", path, prepare, (), files
         evaluate = s.EvaluateConcept(
-            **count, kind=base.kind, target=target, bootstrap=task.bootstrap, lpips_trunk=task.lpips_trunk
+            **common, kind=base.kind, target=target, bootstrap=task.bootstrap, lpips_trunk=task.lpips_trunk
         )
-        yield "evaluate", path, evaluate, (), () if isinstance(base, ClassBase) else ("data/emoji",)
+        yield "evaluate", path, evaluate, (), emoji
         for attack in params.attacks.attacks if name in params.attacks.tasks else []:
             budget = params.attacks.budget(attack)
             attacked = s.AttackConcept(
-                **count,
+                **common,
                 kind=base.kind,
                 target=target,
                 sample=task.sample,
@@ -92,9 +94,9 @@ def _plan_concept(params: Params, name: str, task: ConceptTask) -> Iterator[Stag
                 budget=budget,
                 training=Training(steps=budget.steps[-1], lr=budget.lr, batch=budget.batch),
             )
-            yield "attack", f"{path}/{attack}", attacked, (), ()
+            yield "attack", f"{path}/{attack}", attacked, (), emoji
     importance = s.Importance(
-        **count,
+        **common,
         fisher=task.data.fisher,
         saliency=task.data.saliency,
         batch=task.unlearn.batch,
@@ -109,11 +111,11 @@ def _plan_concept(params: Params, name: str, task: ConceptTask) -> Iterator[Stag
 
 def _plan_prompts(params: Params, name: str, task: PromptTask) -> Iterator[Staged]:
     common: dict[str, Any] = {"root_seed": params.root_seed, "name": name}
-    known: dict[str, Any] = {"ground_truth": params.text(task.base).ground_truth, "sscd": task.sscd}
+    known: dict[str, Any] = {"ground_truth": params.text(task.base).ground_truth, "sscd": task.sscd, "real": task.real}
     prepare = s.PreparePrompts(**common, **known, choose=task.choose, split=task.split, sample=task.sample)
     yield "prepare", name, prepare, (), ("data/emoji",)
     yield "sample", name, s.SamplePrompts(**common, sample=task.sample), (), ()
-    evaluate = s.EvaluatePrompts(**common, **known, sample=task.sample, bootstrap=task.bootstrap)
+    evaluate = s.EvaluatePrompts(**common, **known, bootstrap=task.bootstrap)
     yield "evaluate", name, evaluate, (), ("data/emoji",)
     for row in params.prompts.rows:
         yield _plan_unlearning(params, "prompts", name, row)
@@ -149,30 +151,40 @@ def plan_bind(params: Params) -> s.Bind:
     bound = {}
     for kind in KINDS:
         for name in params.enabled(kind).tasks:
-            base = params.task(name).base
-            oracle, reason = _oracle_of(params, name)
-            bound[name] = s.Bound(base=base, oracle=oracle, no_oracle=reason, detect=kind == "prompts")
+            task = params.task(name)
+            references: dict[str, s.Reference] = {}
+            if isinstance(task, ImageTask):
+                references = {"oracle": _image_oracle(params, name, task)}
+                references["real"] = s.Reference(model=None, reason="training images are drawn by no model")
+            if isinstance(task, ConceptTask):
+                for subject in params.concept.subjects:
+                    references |= _concept_references(params, task, subject)
+            bound[name] = s.Bound(base=task.base, detect=kind == "prompts", references=references)
     return s.Bind(tasks=bound)
 
 
-def _oracle_of(params: Params, name: str) -> tuple[str | None, str]:
-    """(the oracle of a task, or why it has none)."""
-    task = params.task(name)
-    if isinstance(task, PromptTask):
-        return None, "tasks of prompts have no oracle"
-    if isinstance(task, ImageTask):
-        if task.oracle is not None:
-            return task.oracle, ""
-        without: str | int = "repeated"
-        repeated = params.unconditional(task.base).data.repeated
-        if repeated is None or repeated.images != task.forget:
-            return None, f"no model was trained without the forget set of {name}"
-    else:
-        if len(task.pairs) > 1:
-            return None, f"{name} has several targets, and an oracle never saw one"
-        without = task.pairs[0][0]
-    oracle = params.oracle_of(task.base, without)
-    return oracle, "" if oracle else f"no model was trained without {without}"
+def _image_oracle(params: Params, name: str, task: ImageTask) -> s.Reference:
+    """The model that never saw the forget set of all subjects together."""
+    if task.oracle is not None:
+        return s.Reference(model=task.oracle)
+    repeated = params.unconditional(task.base).data.repeated
+    oracle = params.oracle_of(task.base, "repeated")
+    forgotten = repeated is not None and repeated.images == task.forget and task.subjects == "together"
+    if oracle is None or not forgotten:
+        return s.Reference(model=None, reason=f"no model was trained without the forget set of {name}")
+    return s.Reference(model=oracle)
+
+
+def _concept_references(params: Params, task: ConceptTask, subject: int) -> dict[str, s.Reference]:
+    """The models of a subject's reference rows, by subject/row; none of a subject that the task does not have."""
+    target = task.pairs[subject][0] if subject < len(task.pairs) else None
+    oracle = None if target is None else params.oracle_of(task.base, target)
+    reason = no_subject(subject, len(task.pairs)) or f"no model was trained without {target}"
+    return {
+        f"{subject}/base": s.Reference(model=task.base),
+        f"{subject}/oracle": s.Reference(model=oracle, reason="" if oracle else reason),
+        f"{subject}/other-seed": s.Reference(model=task.base),
+    }
 
 
 def plan_report(params: Params) -> s.ReportSettings:

@@ -73,7 +73,7 @@ def choose_samples(task: Task) -> list[int]:
 def list_prompt_sets(task: Task) -> list[tuple[str, int, list[str]]]:
     """(name, index of its first sample, its first SHOWN prompts) of every prompt set of a concept task's subject."""
     folder = task.root / "out/tasks" / task.name / task.row("base").cells[0].subject
-    written = io.read_json(folder / "prompt_sets.json")
+    written = io.read_json(folder / "prompts/prompt_sets.json")
     sets = []
     first = 0
     for name, captions in (written["forget"] | written["retain"]).items():

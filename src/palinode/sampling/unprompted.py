@@ -49,7 +49,7 @@ def sample(
     from tqdm import tqdm
 
     parts = tqdm(chunks(count or settings.count, settings.chunk)[share], label, mininterval=5)
-    made = []
+    made = [np.empty((0, *model.shape[1:], model.shape[0]), np.uint8)]  # a process may have no share
     for first, size in parts:
         make = partial(sample_chunk, model, key, first, size, settings.sampler, settings.steps)
         made.append(scratch.cached_array(f"chunk-{first}", make))

@@ -14,7 +14,10 @@ from palinode.params.stage_settings import Bind, Bound
 
 
 def bind(work: Work) -> None:
-    """out/bases/<task>/: base/, judge/, oracle/ (or its absence), and detect/ for tasks of prompts."""
+    """out/bases/<task>/: base/, judge/, detect/ for tasks of prompts, and a folder a reference row.
+
+    The reference rows of a concept task lie in a folder a subject, since each subject has an oracle of its own.
+    """
     settings = work.settings(Bind)
     models = work.input("models")
     with atomic(work.outputs[0]) as folder:
@@ -26,9 +29,10 @@ def bind(work: Work) -> None:
 def _bind_task(bound: Bound, models: Path, folder: Path) -> None:
     shutil.copytree(models / bound.base / "model", folder / "base")
     shutil.copytree(models / bound.base / "judge", folder / "judge")
-    if bound.oracle is None:
-        write_absence(folder / "oracle", bound.no_oracle)
-    else:
-        shutil.copytree(models / bound.oracle / "model", folder / "oracle")
     if bound.detect:
         shutil.copytree(models / bound.base / "detect", folder / "detect")
+    for row, reference in bound.references.items():
+        if reference.model is None:
+            write_absence(folder / row, reference.reason)
+        else:
+            shutil.copytree(models / reference.model / "model", folder / row)

@@ -5,12 +5,19 @@ from palinode.core.errors import Absent
 NO_SUBJECT = "no subject"  # how the reason begins where a task has fewer subjects than the list asks for
 
 
-def check_subject(subject: str, count: int, reason: str = "") -> int:
-    """The number of a subject; Absent when the task has none of that number, perhaps for a `reason`."""
-    number = int(subject)
+def no_subject(number: int, count: int, reason: str = "") -> str | None:
+    """Why a task has no subject of that number, perhaps for a `reason`; None when it has one."""
     if number < count:
-        return number
-    raise Absent(f"{NO_SUBJECT} {number}: " + (reason or f"the task has {count}, counted from 0"))
+        return None
+    return f"{NO_SUBJECT} {number}: " + (reason or f"the task has {count}, counted from 0")
+
+
+def check_subject(subject: str, count: int, reason: str = "") -> int:
+    """The number of a subject; Absent when the task has none of that number."""
+    absent = no_subject(int(subject), count, reason)
+    if absent:
+        raise Absent(absent)
+    return int(subject)
 
 
 def seed_name(task: str, subject: int) -> str:

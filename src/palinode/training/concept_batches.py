@@ -90,10 +90,11 @@ class ConceptBatches(StepBatches[ConceptBatch]):
         )
 
 
-def save(data: ConceptData, folder: Path) -> None:
-    """arrays.npz and prompts.json, atomically."""
+def save(data: ConceptData, edit_prompts: dict[str, list[str]], folder: Path) -> None:
+    """arrays.npz, prompts.json, and the prompts of closed-form edits, atomically."""
     with atomic(folder) as temporary:
         write_json(temporary / "prompts.json", {"prompts": data.prompts})
+        write_json(temporary / "edit_prompts.json", edit_prompts)
         arrays = {f.name: getattr(data, f.name).numpy() for f in dataclasses.fields(data) if f.name != "prompts"}
         write_arrays(temporary / "arrays.npz", arrays)
 

@@ -20,7 +20,7 @@ def run(work: Work) -> None:
     with work.scratch() as scratch:
         model = unconditional.load(model_folder, work.device)
         key = (settings.root_seed, f"{settings.name} gate")
-        drawing = Sample(count=limits.samples, steps=limits.steps, chunk=limits.chunk)
+        drawing = Sample(sampler="ddpm", precision="fp32", count=limits.samples, steps=limits.steps, chunk=limits.chunk)
         images = sample(model, key, drawing, scratch, work.name)
         values = image_checks.measure(
             images,

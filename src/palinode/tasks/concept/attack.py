@@ -27,12 +27,15 @@ def run(work: Work, task: str, subject: str, row: str, seed: str, attack: str) -
     """row, seed: `reference`, and `base` or `oracle`, for a model that is not unlearned."""
     settings = work.settings(AttackConcept)
     reference = seed if row == "reference" else None
-    folder = work.input("model") if reference is None else work.input(f"{task}/{reference}")
-    prepared = work.input("prompt_sets.json")
-    reason = absence(prepared.parent) or absence(folder)
+    folder = work.input("model") if reference is None else work.input(f"{task}/{subject}/{reference}")
+    prompts_folder = work.input("prompts")
+    reason = absence(prompts_folder) or absence(folder)
     if reason:
         raise Absent(reason)
-    captions = PromptSets.from_json(read_json(prepared)).forget[TRAINING]
+    classifier = concept_classifiers.load(work.input("judge"), settings.kind, settings.target)
+    if isinstance(classifier, str):
+        raise Absent(classifier)
+    captions = PromptSets.from_json(read_json(prompts_folder / "prompt_sets.json")).forget[TRAINING]
     name = seed_name(settings.name, int(subject))
     sample = settings.sample
     key = (settings.root_seed, name, attacks.SEED_NAMES[attack], "0" if reference else seed)
@@ -49,9 +52,6 @@ def run(work: Work, task: str, subject: str, row: str, seed: str, attack: str) -
             base = loading.load(work.input(f"{task}/base"), work.device)
             data = dataclasses.replace(data, forget=attacks.translate(data.forget, base, model))
         pictures, history = attacks.run_attack(model, data, settings, key, draw, scratch, work.name)
-    classifier = concept_classifiers.load(work.input("judge"), settings.kind, settings.target)
-    if isinstance(classifier, str):
-        raise Absent(classifier)
     hits = [~classifier(images, captions).missed for images in pictures]
     steps = [0, *settings.budget.steps]
     entries, replicates = estimate.pack(outcome.measure_return(attack, steps, hits, settings.bootstrap))

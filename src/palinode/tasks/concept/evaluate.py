@@ -14,7 +14,6 @@ from palinode.data.captions import Caption
 from palinode.data.prompt_sets import PromptSets
 from palinode.metrics import concept_metrics, integrity, pieces
 from palinode.params.stage_settings import EvaluateConcept
-from palinode.tasks.subjects import check_subject
 
 NOT_REAL = "there are no real pictures of what the retained prompts ask for"
 
@@ -22,15 +21,14 @@ NOT_REAL = "there are no real pictures of what the retained prompts ask for"
 def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
     """row, seed: `reference` and the name of a reference row, for a row that is not unlearned."""
     settings = work.settings(EvaluateConcept)
-    check_subject(subject, settings.subjects)
     reference = seed if row == "reference" else None
     references = work.input(f"references/{task}/{subject}")
     samples = work.input("samples") if reference is None else references / reference
-    reason = absence(samples)
+    data = work.input("prompts")
+    reason = absence(data) or absence(samples)
     if reason:
         raise Absent(reason)
     _ = work.device  # sets the threads
-    data = work.input(f"tasks/{task}/{subject}")
     sets = PromptSets.from_json(read_json(data / "prompt_sets.json"))
     real = data / "real.npy"
     lpips: integrity.Distance | str = concept_metrics.NO_TRUNK

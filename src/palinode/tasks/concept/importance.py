@@ -6,18 +6,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from palinode.core import seeds
-from palinode.core.io import atomic
+from palinode.core.errors import Absent
+from palinode.core.io import absence, atomic
 from palinode.core.work import Work
 from palinode.models import loading
 from palinode.params.stage_settings import Importance
-from palinode.tasks.subjects import check_subject, seed_name
+from palinode.tasks.subjects import seed_name
 from palinode.training import concept_batches, importance
 
 
 def run(work: Work, task: str, subject: str) -> None:
     settings = work.settings(Importance)
-    number = check_subject(subject, settings.subjects)
-    key = (settings.root_seed, seed_name(settings.name, number), "importance")
+    reason = absence(work.input("training"))
+    if reason:
+        raise Absent(reason)
+    key = (settings.root_seed, seed_name(settings.name, int(subject)), "importance")
     model = loading.load(work.input("base"), work.device)
     data = concept_batches.load(work.input("training"))
     batches = concept_batches.ConceptBatches(data, model, settings.batch, 1, key)

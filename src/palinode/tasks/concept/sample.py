@@ -12,24 +12,22 @@ from palinode.params.stage_settings import SampleConcept
 from palinode.sampling import prompted
 from palinode.tasks.subjects import seed_name
 
-MODELS = {"base": "base", "oracle": "oracle", "other-seed": "base"}
-
 
 def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
     """row, seed: `reference` and the name of a reference row, for a row that is not unlearned."""
     settings = work.settings(SampleConcept)
     reference = seed if row == "reference" else None
-    folder = work.input("model") if reference is None else work.input(f"{task}/{MODELS[reference]}")
-    prepared = work.input("prompt_sets.json")
-    reason = absence(prepared.parent) or absence(folder)
+    folder = work.input("model") if reference is None else work.input(f"{task}/{subject}/{reference}")
+    prompts = work.input("prompts")
+    reason = absence(prompts) or absence(folder)
     if reason:
         raise Absent(reason)
-    sets = PromptSets.from_json(read_json(prepared))
+    sets = PromptSets.from_json(read_json(prompts / "prompt_sets.json"))
     name = seed_name(settings.name, int(subject))
     key = (settings.root_seed, f"{name} other" if reference == "other-seed" else name)
     sample = settings.sample
     with work.scratch() as scratch:
         model = loading.load(folder, work.device)
-        prompts = [model.parse_prompt(caption.text) for captions in sets.all.values() for caption in captions]
-        images = prompted.draw(model, prompts, key, sample.guidance, sample.steps, scratch, sample.chunk)
+        asked = [model.parse_prompt(caption.text) for captions in sets.all.values() for caption in captions]
+        images = prompted.draw(model, asked, key, sample.guidance, sample.steps, scratch, sample.chunk)
         write_array(work.outputs[0] / "samples.npy", images)

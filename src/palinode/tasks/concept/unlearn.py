@@ -18,7 +18,7 @@ STATISTICS = ("saliency", "fisher")
 
 def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
     settings = work.settings(Unlearn)
-    reason = settings.absent or absence(work.input("training").parent)
+    reason = settings.absent or absence(work.input("training"))
     if reason:
         raise Absent(reason)
     training = settings.training

@@ -27,6 +27,8 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
     reason = absence(samples)
     if reason:
         raise Absent(reason)
+    metadata = read_json(work.input(f"tasks/{task}") / "metadata.json")
+    check_subject(subject, len(metadata["subjects"]))
     with work.scratch() as scratch:
         context = _gather(work, task, subject, reference, samples, scratch)
         metrics, features = evaluate_cell(context)
@@ -44,7 +46,7 @@ def _gather(work: Work, task: str, subject: str, reference: str | None, samples:
     device = work.device
     data = work.input(f"tasks/{task}")
     metadata = read_json(data / "metadata.json")
-    number = check_subject(subject, len(metadata["subjects"]))
+    number = int(subject)
     retain, forget = read_subject(data, number, metadata)
     references = Path("out/references") / task
     oracle = absence(references / "oracle") or read_array(references / "oracle" / "samples.npy")

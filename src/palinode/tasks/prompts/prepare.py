@@ -45,7 +45,7 @@ def run(work: Work, task: str) -> None:
     truth = ground_truth.load(
         settings.ground_truth,
         work.input("judge"),
-        settings.sample.real,
+        settings.real,
         (settings.root_seed, settings.name),
         settings.sscd,
     )
