@@ -20,7 +20,7 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
     settings = work.settings(EvaluatePrompts)
     reference = seed if row == "reference" else None
     drawn = work.input("snapshots" if reference is None else f"{subject}/{reference}")
-    folder = work.input(f"tasks/{task}")
+    folder = work.input("prompts.json").parent
     reason = absence(drawn)
     if reason:
         raise Absent(reason)
