@@ -4,6 +4,7 @@ X itself is never stored: it is the retain array followed by `copies` copies of 
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -75,17 +76,22 @@ def prepare_task(settings: PrepareImages, folder: Path) -> dict:
     image cannot be read. X\\A is written image by image: it may be larger than memory.
     """
     data = settings.data
-    shape = _shape(data)
     forget = _read_forget(settings)
     names = settings.forget if isinstance(settings.forget, list) else []
     folder.mkdir(parents=True, exist_ok=True)
-    retain = _write_images(folder / "retain.npy", *_read_all(data, without=set(names)))
+    count, images, shape = _read_all(data, without=set(names))
+    repeated = data.repeated is not None and settings.forget == data.repeated.images
+    if data.repeated is not None and not repeated:
+        # What the base repeats and the task does not forget belongs to the retain set, with all its copies.
+        kept = _read_stack(data.repeated.images, shape)
+        count += data.repeated.copies * len(kept)
+        images = itertools.chain(images, *[kept] * data.repeated.copies)
+    retain = _write_images(folder / "retain.npy", count, images, shape)
     known = _hashes(retain)
     _check_apart(forget, known, data.images)
     write_array(folder / "forget.npy", forget)
     _write_reference(data, known | _hashes(forget), folder)
 
-    repeated = data.repeated is not None and settings.forget == data.repeated.images
     copies = data.repeated.copies if repeated and data.repeated is not None else 1
     everything = list(range(len(forget)))
     groups = [everything] if settings.together else [[i] for i in everything]
