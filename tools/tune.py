@@ -5,9 +5,9 @@ a row that was added, say. A task's search runs on its validation task, the one 
 stages, with one seed and its own noise. The winners are then copied to params.yaml by hand (`rows`, or `overrides` of
 the task); the whole search stands in results/tuning-<kind>.csv, and a test holds the two together.
 
-Finished trials wait in out/tuning; remove that folder after a change of the code. Rules, one a kind, stand in `RULES`. A
-row that shows what one part of another does (TWINS) takes the learning rate of that other, so that the two differ in
-this part alone. A closed form has no learning rate.
+Finished trials wait in out/tuning; remove that folder after a change of the code. The rules stand in `RULES`, one a
+kind. A row that shows what one part of another does (TWINS) takes the learning rate of that other, so that the two
+differ in this part alone. A closed form has no learning rate.
 """
 
 import importlib
