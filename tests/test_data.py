@@ -107,7 +107,9 @@ def test_images_that_the_base_did_not_repeat_count_once(tmp_path):
     np.save(tmp_path / "other.npy", IMAGES[9:10])
     settings = task(tmp_path, forget=str(tmp_path / "other.npy"), reference=None)
     metadata = splits.prepare_task(settings, tmp_path / "out")
-    assert (metadata["n"], metadata["copies"], metadata["subjects"][0]["k"]) == (9, 1, 1)
+    assert (metadata["n"], metadata["copies"], metadata["subjects"][0]["k"]) == (12, 1, 1)
+    retained = np.concatenate([IMAGES[:8], *[IMAGES[8:9]] * 3])
+    assert np.array_equal(np.load(tmp_path / "out/retain.npy"), retained)
 
 
 def test_a_folder_with_named_forget_images_gives_the_same_split(tmp_path, folder):
