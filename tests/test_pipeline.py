@@ -1,6 +1,7 @@
 """What `dvc repro` and `dvc exp run` run and leave alone, in copies of one finished tiny project."""
 
 import json
+import shutil
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -227,6 +228,7 @@ def test_a_queued_sweep_runs_the_code_it_carries(project):
 def test_a_new_method_is_one_file_one_block_and_its_name(project):
     assert len(METHOD.splitlines()) <= 20
     lock = project.lock
+    table = project.digest("results/metrics.csv")
     (project.folder / "src/palinode/methods/half_deletion.py").write_text(METHOD)
     project.change("rows/half", {"method": "half_deletion", "lr": 1e-3, "steps": 4})
     project.change("images/rows", ["naive", "siss-05", "half"])
@@ -235,7 +237,13 @@ def test_a_new_method_is_one_file_one_block_and_its_name(project):
     (project.folder / "src/palinode/methods/half_deletion.py").unlink()
     project.git("checkout", "-q", "params.yaml", "dvc.lock")
     assert project.repro() <= {"report"}
-    assert project.lock == lock, "what the removed row left behind is no input of anything"
+    assert project.digest("results/metrics.csv") == table, "the report shows what the lists name"
+    changed = {name for name in lock if project.lock[name] != lock[name]}
+    assert changed <= {"report"}, "what the removed row left behind is an input of nothing else"
+    # No stage deletes another one's outputs, so that the removed row's cell stays among the cells until somebody does.
+    shutil.rmtree(project.folder / "out/cells/tiny/0/half")
+    assert project.repro() <= {"report"}
+    assert project.lock == lock
 
 
 @pytest.mark.slow
