@@ -14,9 +14,7 @@ ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 def image_files(folder: Path) -> list[Path]:
     """The image files of a folder, sorted by name (a directory listing has no order of its own)."""
     if not folder.is_dir():
-        raise UserError(
-            f"no images at {folder}: put a .npy file or a folder of images there, or change the task's `data`"
-        )
+        raise UserError(f"no images at {folder}: put a .npy file or a folder of images there, or change the path")
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in ENDINGS)
     if not files:
         raise UserError(f"no images ({', '.join(sorted(ENDINGS))}) in {folder}")

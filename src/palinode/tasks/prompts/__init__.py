@@ -1,4 +1,3 @@
 """Forget what a text-to-image model draws from memory: one model a prompt, or one for all prompts in sequence."""
 
 OFFERS = frozenset({"unconditional", "anchor", "trajectory", "text"})
-REFERENCES = ("base", "mitigated")  # mitigated: the same weights, with every prompt moved at sampling time
