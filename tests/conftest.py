@@ -11,6 +11,9 @@ from palinode.models import unconditional
 from palinode.params.fields import Training
 from palinode.training.batches import Batch
 
+# Bytes depend on the number of threads, and a test runs on every core: more threads would wait for each other.
+torch.set_num_threads(1)
+
 EMOJI = Path(__file__).parent.parent / "data/emoji"
 
 SCHEDULER = {

@@ -306,15 +306,20 @@ def test_no_method_cites_what_is_not_in_the_repository():
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Write methods/<name>.py, beside the methods there are."""
+    """Write methods/<name>.py, beside the methods there are; afterwards nothing of it stays imported."""
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    made: list[str] = []
 
     def put(name: str, text: str) -> None:
         (tmp_path / f"{name}.py").write_text(HEAD + text)
         importlib.invalidate_caches()
         monkeypatch.delitem(sys.modules, f"palinode.methods.{name}", raising=False)
+        if name not in vars(methods):
+            made.append(name)
 
-    return put
+    yield put
+    for name in made:
+        vars(methods).pop(name, None)
 
 
 HEAD = """
