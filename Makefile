@@ -1,5 +1,6 @@
 # palinode needs python3 (3.11 or newer, with venv), make and git; everything else goes into .venv.
-# Written for GNU make 3.81 and newer. PYTHON=... picks another interpreter, ARGS=... reaches dvc repro, pytest or a script.
+# Written for GNU make 3.81 and newer. PYTHON=... picks another interpreter, ARGS=... reaches
+# palinode.run, pytest or a script.
 
 PYTHON ?= python3
 ARGS ?=
@@ -12,24 +13,30 @@ PYTEST := python -m pytest -n auto --dist loadfile
 CODE := src stages tools tests examples benchmarks data
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro test test-full check lint format coverage bench tune strengths readme clean distclean
+.PHONY: help install repro exp test test-full test-cluster check lint format coverage bench tune strengths readme clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## */  make \1 |/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
 
 install: $(STAMP) ## create .venv with the locked packages (the targets below do so by themselves)
 
-repro: $(STAMP) ## run the whole pipeline: dvc repro
-	$(RUN) dvc repro $(ARGS)
+repro: $(STAMP) ## run the whole pipeline, stages side by side: JOBS=2, GPUS=0,1, ARGS=--dry-run
+	$(RUN) python -m palinode.run $(ARGS)
+
+exp: $(STAMP) ## run one point of a sweep and record it as an experiment: ARGS="-S rows.siss-05.lr=1e-4"
+	$(RUN) python -m palinode.run --experiment $(ARGS)
 
 test: $(STAMP) ## run the tests, a file to a core at a time: pytest
-	$(RUN) $(PYTEST) -m "not full" $(ARGS)
+	$(RUN) $(PYTEST) -m "not full and not cluster" $(ARGS)
 
-test-full: $(STAMP) ## run all tests, none left out
-	$(RUN) $(PYTEST) $(ARGS)
+test-full: $(STAMP) ## run all tests that need no cluster
+	$(RUN) $(PYTEST) -m "not cluster" $(ARGS)
+
+test-cluster: $(STAMP) ## run stages on a Slurm of two nodes, started on this machine as root
+	$(RUN) python -m pytest -m cluster tests/cluster $(ARGS)
 
 check: lint ## lint, then the fast tests: what to run while one works
-	$(RUN) $(PYTEST) -m "not slow and not full" $(ARGS)
+	$(RUN) $(PYTEST) -m "not slow and not full and not cluster" $(ARGS)
 
 lint: $(STAMP) ## check format, code and types: ruff, mypy
 	$(RUN) ruff format --check $(CODE)
@@ -41,7 +48,7 @@ format: $(STAMP) ## write the code as `make lint` wants it, as far as ruff can
 	$(RUN) ruff format $(CODE)
 
 coverage: $(STAMP) ## run the tests and print which share of the package's lines they reach
-	$(RUN) $(PYTEST) -m "not full" --cov --cov-report term-missing $(ARGS)
+	$(RUN) $(PYTEST) -m "not full and not cluster" --cov --cov-report term-missing $(ARGS)
 
 bench: $(STAMP) ## measure steps, sampling and one full cell on the large architecture
 	$(RUN) python benchmarks/run.py $(ARGS)

@@ -48,7 +48,7 @@ CELEBAHQ = {  # config.json of google/ddpm-celebahq-256, 113.67 M parameters
 def setup() -> Params:
     """Threads and determinism as the stages set them; returns the parameters."""
     chosen = params.load(REPOSITORY / "params.yaml")
-    torch.set_num_threads(chosen.runtime.threads)
+    torch.set_num_threads(chosen.threads.cells)
     torch.use_deterministic_algorithms(True, warn_only=True)
     return chosen
 

@@ -11,7 +11,7 @@ from palinode.report.environment import describe
 
 
 def run(work: Work) -> None:
-    _ = work.device  # sets the threads that environment.json names
+    work.set_up_torch()  # the threads that environment.json names
     print(build(work.settings(ReportSettings)))
     io.write_json(Path("results/environment.json"), describe())
 

@@ -60,7 +60,8 @@ PARAMETERS = {
     "prompts": {"tasks": [], "subjects": [0, 1, "sequential"], "rows": []},
     "detection": {"bases": []},
     "attacks": {"tasks": [], "rows": [], "attacks": []},
-    "runtime": {"device": "cpu", "threads": 1},
+    "threads": {"bases": 1, "cells": 1},
+    "runtime": {"device": "cpu"},
     "rows": {
         "naive": {"method": "naive_deletion", "paper": "naive", "lr": 1e-3, "steps": 4},
         "siss-05": {"method": "siss", "paper": "siss_0.5", "lr": 1e-3, "steps": 4, "options": {"lam": 0.5}},
@@ -278,6 +279,15 @@ class Project:
     def repro(self, *arguments: str) -> set[str]:
         """`dvc repro`; the names of the stages whose commands ran (not those that came from the run cache)."""
         return set(RUNNING.findall(self.dvc("repro", *arguments)))
+
+    def launcher(self, *arguments: str) -> list[str]:
+        """The command behind `make repro`."""
+        return [sys.executable, "-m", "palinode.run", *arguments]
+
+    def launch(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
+        """Run the stages side by side."""
+        environment = self.environment | {"PYTHONPATH": "src"} | environment
+        return self.run(*self.launcher(*arguments), check=check, env=environment)
 
     def command(self, script: str, *arguments: str) -> list[str]:
         """The command of one stage, as dvc.yaml gives it."""

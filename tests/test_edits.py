@@ -182,7 +182,10 @@ def test_a_setting_reruns_what_reads_it_alone():
 
     def dump(made: dict) -> dict[str, dict]:
         loaded = params.Params.model_validate(made)
-        return {plan.path: plan.settings.model_dump(mode="json") for plan in planning.list_plans(loaded)}
+        return {
+            plan.path: {"threads": plan.threads} | plan.settings.model_dump(mode="json")
+            for plan in planning.list_plans(loaded)
+        }
 
     shipped = params.load(ROOT / "params.yaml").model_dump(mode="json", exclude_unset=True)
     before = dump(shipped)
@@ -196,7 +199,11 @@ def test_a_setting_reruns_what_reads_it_alone():
 
     assert list_changed("detection/batch", 32) == {"detect/emoji", "mitigate/emoji"}
     assert list_changed("detection/detectors", ["noise_norm"]) == {"detect/emoji"}
-    assert list_changed("runtime/threads", 3) == {"runtime"}
+    assert list_changed("runtime/processes", 3) == {"runtime"}
+    of_bases = {"prepare-base", "judge", "pretrain", "gate", "detect", "mitigate"}
+    assert {path.split("/")[0] for path in list_changed("threads/bases", 3)} == of_bases
+    of_no_cell = of_bases | {"runtime", "bind"}
+    assert list_changed("threads/cells", 3) == {path for path in before if path.split("/")[0] not in of_no_cell}
     assert list_changed("rows/siss-1/lr", 1e-4) == {"unlearn-images/tshirt/siss-1", "report"}
     assert list_changed("base_models/mnist-class/gate", {"each": 50}) == {"gate/mnist-class"}
     assert list_changed("image_tasks/tshirt/sample", {"count": 512}) == {"sample-images/tshirt"}

@@ -36,6 +36,7 @@ LAYERS = [
     "tasks",
     "pipeline",
     "report",
+    "run",
 ]
 # The last two know what the files of an attack and of detection mean.
 REPORT_READS = {"core", "params", "data", "metrics.registry", "report", "attacks.outcome", "memorization.roc"}

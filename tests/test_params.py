@@ -88,7 +88,7 @@ def test_a_number_written_as_a_string_is_that_number(change):
         ("image_tasks/tshirt/base", "emoji", r"tshirt\.base: 'emoji' is not defined .* for the kind images"),
         ("image_tasks/tshirt/overrides", {"nobody": {"lr": 1}}, r"image_tasks\.tshirt\.overrides: 'nobody'"),
         ("runtime/device", "gpu7", r"runtime\.device: .*'gpu7'"),
-        ("runtime/threads", 0, r"runtime\.threads"),
+        ("threads/cells", 0, r"threads\.cells"),
     ],
 )
 def test_bad_parameters_are_named(change, path, value, words):

@@ -1,6 +1,7 @@
 """What `dvc repro` and `dvc exp run` run and leave alone, in copies of one finished tiny project."""
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -14,6 +15,7 @@ from project import ROOT, Project
 from palinode.core.io import read_csv
 
 STAGES = 24  # of the tiny project
+ENDED = re.compile(r"^\[\d+/\d+\] (\S+)", re.MULTILINE)  # the launcher's line of a stage
 SISS = "src/palinode/methods/siss.py"
 SUPERFACTOR = "src/palinode/methods/_superfactor.py"
 RESTORED = "the run cache has the rest; outputs kept in git are not restored from it"
@@ -46,13 +48,16 @@ def cells(row: str, seed: int = 0) -> set[str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Project, Project]:
-    """Two copies of one commit, each brought up to date by `dvc repro -f`; the first is committed with its lock."""
+    """Two copies of a commit, one run stage after stage, one side by side; the first is committed with its lock."""
     place = tmp_path_factory.mktemp("pipeline")
     first = Project.create(place / "first")
     second = first.clone(place / "second")
     with ThreadPoolExecutor(2) as pool:
-        for ran in pool.map(lambda project: project.repro("-f"), (first, second)):
-            assert len(ran) == STAGES, sorted(ran)
+        serial = pool.submit(first.repro, "-f")
+        parallel = pool.submit(second.launch, "-f", JOBS="2")
+    assert len(serial.result()) == STAGES, sorted(serial.result())
+    ended = set(ENDED.findall(parallel.result().stdout))
+    assert ended == serial.result()
     first.commit()
     return first, second
 
@@ -64,9 +69,10 @@ def project(finished, tmp_path) -> Project:
 
 
 @pytest.mark.slow
-def test_two_forced_runs_give_the_same_lock(finished):
-    first, second = (project.folder / "dvc.lock" for project in finished)
-    assert first.read_text() == second.read_text()
+def test_a_serial_and_a_parallel_run_give_the_same_lock(finished):
+    first, second = finished
+    assert first.lock == second.lock
+    assert second.repro() == set(), "DVC finds nothing to do after the launcher"
     for name in ("models", "results/metrics.csv"):
         assert finished[0].digest(name) == finished[1].digest(name)
     assert not finished[0].leftovers()

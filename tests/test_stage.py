@@ -5,6 +5,7 @@ import shutil
 import sys
 
 import pytest
+import torch
 from project import ROOT
 
 from palinode.core.errors import Absent, UserError
@@ -29,7 +30,7 @@ def test_a_stage_that_ends_well_logs_its_time_and_memory(folder, monkeypatch):
     for _ in range(2):
         start(monkeypatch, lambda work, *cell: None, "sample", "images", "tshirt", "0", "naive", "0")
     lines = [json.loads(line) for line in stage.LOG.read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["sample images tshirt 0 naive 0"] * 2
+    assert [line["stage"] for line in lines] == ["sample-images@tshirt-0-naive-0"] * 2
     assert all(0 <= line["seconds"] < 60 and 0 < line["GiB"] < 24 for line in lines)
 
 
@@ -73,6 +74,22 @@ def test_what_is_absent_is_said_in_every_output(folder, monkeypatch, capsys):
         assert (cell / part / "absent.txt").read_text() == "there is no such subject\n"
     assert "unlearn-images@tshirt-3-naive-0: absent: there is no such subject" in capsys.readouterr().out
     assert stage.LOG.exists(), "a stage that says why it makes nothing has ended well"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("no room for 2 GiB\nmore"),
+        RuntimeError("DefaultCPUAllocator: no room for 2 GiB"),
+    ],
+)
+def test_too_little_memory_is_one_line(folder, monkeypatch, error):
+    def fill(work):
+        raise error
+
+    with pytest.raises(SystemExit, match="^error: out of memory: (smaller batches|.*no room for 2 GiB$)"):
+        start(monkeypatch, fill, "plan")
 
 
 def test_a_command_that_is_no_stage_is_named(folder, monkeypatch):

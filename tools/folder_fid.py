@@ -15,7 +15,7 @@ import torch
 from palinode import params
 from palinode.classifiers import storage
 from palinode.core.errors import UserError
-from palinode.core.work import set_up_device
+from palinode.core.work import set_up_torch
 from palinode.data import sources
 from palinode.metrics.features import JudgeBackbone
 from palinode.pipeline.stage import run_tool
@@ -75,7 +75,8 @@ def choose_conversion(shape: Shape) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def run(first: str, second: str, folder: str = "models/tshirt/judge") -> None:
-    device = set_up_device(params.load().runtime)
+    loaded = params.load()
+    device = set_up_torch(loaded.runtime.device, loaded.threads.cells)
     judge = storage.load(Path(folder))
     size = judge.config["size"]
     shape = (size, size, judge.config["channels"])

@@ -23,7 +23,7 @@ from palinode.bases.unconditional.pretrain import continue_training
 from palinode.core.errors import UserError
 from palinode.core.io import read_csv, read_json, write_csv
 from palinode.core.scratch import Scratch
-from palinode.core.work import read_plan, read_runtime, set_up_device
+from palinode.core.work import read_plan, read_runtime, set_up_torch
 from palinode.params import KINDS, Params
 from palinode.params.image_tasks import ImageTask
 from palinode.params.prompt_tasks import PromptTask
@@ -197,7 +197,7 @@ def provide_models(trial: Params, kind: str, task: str) -> None:
         settings = read_plan(plan, PretrainImages)
         origin = ROOT / "models" / start / "model"
         data = Path("out/data") / base
-        device = set_up_device(read_runtime())
+        device = set_up_torch(read_runtime().device, read_json(plan)["threads"])
         with Scratch(f"tuning-{base}", [plan, origin, data]) as scratch:
             continue_training(settings, origin, data, made, scratch, device)
     once(models / base / "judge", "judge", base)

@@ -15,7 +15,7 @@ def run(work: Work) -> None:
     images, labels, test, truth = (
         read_array(data / f"judge-{part}.npy") for part in ("train", "train-labels", "test", "test-labels")
     )
-    _ = work.device  # sets the threads
+    work.set_up_torch()
     with work.scratch() as scratch:
         judge = digits.train(images, labels, (settings.root_seed, "judge"), checkpoint=scratch.checkpoint)
         accuracy = digits.accuracy(judge, test, truth)

@@ -63,8 +63,7 @@ class Scratch:
     """A locked folder for one piece of work; a context manager. Kept when the block fails, removed when it succeeds."""
 
     def __init__(self, name: str, inputs: Iterable[Path]):
-        environment = f"{name} {torch.__version__} {torch.get_num_threads()}"
-        key = hashlib.sha256(f"{environment} {digest(inputs)}".encode()).hexdigest()[:16]
+        key = hashlib.sha256(f"{name} {torch.__version__} {digest(inputs)}".encode()).hexdigest()[:16]
         self.name = name
         self.folder = root() / f"{name.replace('/', '-')}-{key}"
         self.checkpoint = Checkpoint(self.folder / "checkpoint.pt")

@@ -57,13 +57,21 @@ class Work:
     @cached_property
     def device(self) -> "torch.device":
         """The device to run on, from `runtime`, with torch set up to give the same bytes every time."""
-        return set_up_device(read_runtime())
+        return self.set_up_torch()
+
+    def set_up_torch(self) -> "torch.device":
+        """Let torch use the device of `runtime` and the threads of the plan file; for a stage that needs no device."""
+        return set_up_torch(read_runtime().device, self.threads)
+
+    @property
+    def threads(self) -> int:
+        """How many threads the stage computes with. Another number rounds otherwise, so the plan file holds it."""
+        return read_json(self._plan)["threads"]
 
     def scratch(self) -> "Scratch":
         """Where unfinished work waits, keyed by all inputs: what is kept is never of another judge, model or data."""
         from palinode.core.scratch import Scratch
 
-        _ = self.device  # sets the threads, which are part of the key
         return Scratch(self.name, self.inputs)
 
 
@@ -82,27 +90,41 @@ def read_plan(path: Path, model: type[Model]) -> Model:
         raise UserError(f"{path} is not of this code ({one_line(error)}): run `dvc repro plan`") from None
 
 
+class Cluster(BaseModel):
+    """What a stage asks of a cluster: a partition, its memory in GiB, its longest time, and what to run before it."""
+
+    partition: str | None
+    gpus: int
+    cores: int
+    memory: float
+    hours: float
+    setup: list[str]
+
+
 class _Runtime(BaseModel):
     device: str
-    threads: int
     processes: int
+    cluster: Cluster
 
 
 def read_runtime() -> _Runtime:
-    """How to run: device, threads, sampling processes."""
+    """How to run: device, sampling processes, and where."""
     return read_plan(RUNTIME, _Runtime)
 
 
-def set_up_device(runtime: _Runtime) -> "torch.device":
-    """torch with the threads asked for and deterministic kernels; UserError when the device cannot be used."""
+def set_up_torch(device: str, threads: int) -> "torch.device":
+    """torch with so many threads and deterministic kernels; UserError when the device cannot be used.
+
+    device: as in `runtime.device`.
+    """
     import torch
 
-    torch.set_num_threads(runtime.threads)
+    torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    name = automatic if runtime.device == "auto" else runtime.device
+    name = automatic if device == "auto" else device
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:

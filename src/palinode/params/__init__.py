@@ -59,17 +59,36 @@ class Prompts(Settings):
     rows: list[str] = []
 
 
+class Cluster(Settings):
+    """What each stage asks of a cluster, when PALINODE_LAUNCH names one."""
+
+    partition: str | None = None
+    gpus: Natural = 1
+    cores: Positive = 8
+    memory: Annotated[float, Field(gt=0)] = 32  # GiB
+    hours: Annotated[float, Field(gt=0)] = 24
+    setup: list[str] = []  # shell commands that a job runs first, such as `module load cuda`
+
+
 class Runtime(Settings):
     """How to run, not what: nothing here is tracked, since nothing here may change a result beyond rounding."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
-    threads: Positive = 2
     processes: Positive = 1  # sampling processes (accelerate); any number gives the same bytes
+    cluster: Cluster = Cluster()
+
+
+class Threads(Settings):
+    """Threads that a stage computes with. Another number rounds otherwise: a change runs the stages again."""
+
+    bases: Positive = 2  # stages of base models, which run one at a time
+    cells: Positive = 1  # all others, which run side by side
 
 
 class Params(Settings):
     root_seed: Int
     seeds: list[Natural]
+    threads: Threads = Threads()
     runtime: Runtime = Runtime()
     bases: list[str] = []
     images: Images = Images()

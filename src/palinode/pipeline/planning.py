@@ -6,7 +6,7 @@ else, and the difference between two versions of a file says why a stage runs ag
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -21,14 +21,16 @@ class Plan:
     """One plan file.
 
     path: below out/plan, without its ending; settings: what the stage reads; script: the stage's script, None for what
-    is no stage; modules: those it loads by name; data: files and folders of `data` that it reads, whose content counts.
+    is no stage; modules: those it loads by name; data: files and folders of `data` that it reads, whose content counts;
+    threads: those it computes with.
     """
 
     path: str
     settings: BaseModel
     script: str | None
     modules: tuple[str, ...] = ()
-    data: tuple[str, ...] = field(default=())
+    data: tuple[str, ...] = ()
+    threads: int = 1
 
 
 def write_all(params: Params, root: Path, folder: Path) -> None:
@@ -43,6 +45,7 @@ def write_all(params: Params, root: Path, folder: Path) -> None:
             if name not in digests:
                 digests[name] = checks.hash_data(root / name)
         content = {
+            "threads": plan.threads,
             "settings": plan.settings.model_dump(mode="json"),
             "data": {name: digests[name] for name in plan.data},
             "code": code,
@@ -52,16 +55,18 @@ def write_all(params: Params, root: Path, folder: Path) -> None:
 
 def list_plans(params: Params) -> Iterator[Plan]:
     """Every plan file of the graph."""
+    of_bases = params.threads.bases
+    of_cells = params.threads.cells
     yield Plan("runtime", params.runtime, None)
     for base in params.bases:
         for planned in base_plans.plan_base(params, base):
-            yield Plan(*planned)
+            yield Plan(*planned, threads=of_bases)
     for base in params.detection.bases:
         for planned in base_plans.plan_detection(params, base):
-            yield Plan(*planned)
+            yield Plan(*planned, threads=of_bases)
     yield Plan("bind", task_plans.plan_bind(params), "bind")
     for kind in KINDS:
         for task in params.enabled(kind).tasks:
             for planned in task_plans.plan_task(params, kind, task):
-                yield Plan(*planned)
-    yield Plan("report", task_plans.plan_report(params), "report")
+                yield Plan(*planned, threads=of_cells)
+    yield Plan("report", task_plans.plan_report(params), "report", threads=of_cells)

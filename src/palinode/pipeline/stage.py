@@ -10,7 +10,7 @@ from pathlib import Path
 
 from palinode.core.errors import Absent, UserError
 from palinode.core.io import write_absence
-from palinode.pipeline import graph
+from palinode.pipeline import cluster, graph
 
 LOG = Path("out/log.jsonl")  # in no list of outputs: what differs between identical runs stays out of DVC
 
@@ -29,17 +29,33 @@ def main(run: Callable[..., None]) -> None:
     script = Path(sys.argv[0]).stem
     arguments = sys.argv[1:]
     try:
-        execute(run, script, arguments)
+        if cluster.is_wanted(script):
+            cluster.run(graph.find(script, arguments).name)
+            return
+        name = execute(run, script, arguments)
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command continues from here")
-    _log(" ".join([script, *arguments]), time.perf_counter() - start)
+    except (MemoryError, RuntimeError) as error:
+        if not _wants_memory(error):
+            raise
+        sys.exit(f"error: out of memory: {str(error) or 'smaller batches or chunks need less'}".splitlines()[0])
+    _log(name, time.perf_counter() - start)
     gc.freeze()
 
 
-def execute(run: Callable[..., None], script: str, arguments: list[str]) -> None:
-    """Run the stage that the graph has for a script with these arguments; an absence goes to all its outputs."""
+def _wants_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether Python, CUDA or torch's allocator on the CPU had too little; the last two are torch's own errors."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in str(error)
+    )
+
+
+def execute(run: Callable[..., None], script: str, arguments: list[str]) -> str:
+    """Run the stage that the graph has for a script with these arguments; its name. An absence goes to all outputs."""
     work = graph.find(script, arguments)
     try:
         run(work, *arguments)
@@ -47,6 +63,7 @@ def execute(run: Callable[..., None], script: str, arguments: list[str]) -> None
         print(f"{work.name}: absent: {absence}")
         for folder in work.outputs:
             write_absence(folder, str(absence))
+    return work.name
 
 
 def run_tool(run: Callable[..., None]) -> None:

@@ -16,7 +16,7 @@ def run(work: Work) -> None:
     settings = work.settings(TrainSceneJudge)
     if settings.training is None:
         raise Absent(settings.reason)
-    _ = work.device  # sets the threads
+    work.set_up_torch()
     data = work.inputs[1]
     corpus = EmojiCorpus.read(data)
     others = emoji.read_drawings(data, "others.npy")

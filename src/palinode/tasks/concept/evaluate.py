@@ -28,7 +28,7 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
     reason = absence(data) or absence(samples)
     if reason:
         raise Absent(reason)
-    _ = work.device  # sets the threads
+    work.set_up_torch()
     sets = PromptSets.from_json(read_json(data / "prompt_sets.json"))
     real = data / "real.npy"
     lpips: integrity.Distance | str = concept_metrics.NO_TRUNK

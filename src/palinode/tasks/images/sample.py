@@ -40,6 +40,6 @@ def _make_share(work: Work, folder: Path, settings: SampleImages) -> None:
     shared = workers.shared_folder()
     assert shared is not None
     model = unconditional.load(folder, workers.own_device(work.device), settings.sample.precision)
-    share = workers.own_share(read_runtime().threads)
+    share = workers.own_share(work.threads)
     scratch = Scratch.at(work.name, shared)
     sample(model, (settings.root_seed, settings.name), settings.sample, scratch, work.name, share=share)

@@ -24,7 +24,7 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
     reason = absence(drawn)
     if reason:
         raise Absent(reason)
-    _ = work.device  # sets the threads
+    work.set_up_torch()
     facts = read_facts(folder)
     numbers = chosen_prompts(facts, subject)
     compared = comparisons.read(folder, facts)
