@@ -9,7 +9,7 @@ SHELL := /bin/sh
 STAMP := .venv/installed
 # Commands find the environment's python, dvc and pytest first, and so does every DVC stage command they start.
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
-PYTEST := python -m pytest -n auto --dist loadfile
+PYTEST := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 CODE := src stages tools tests examples benchmarks data
 
 .DEFAULT_GOAL := help

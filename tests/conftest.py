@@ -1,5 +1,6 @@
 """Small models, settings and batches that the tests share."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,13 @@ from palinode.training.batches import Batch
 
 # Bytes depend on the number of threads, and a test runs on every core: more threads would wait for each other.
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the most slow tests first, so that no worker is left alone with a long file at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
 
 EMOJI = Path(__file__).parent.parent / "data/emoji"
 

@@ -31,7 +31,7 @@ def test_a_stage_that_fails_there_is_one_line_here(project):
     environment = project.environment | {"PYTHONPATH": "src", "PALINODE_LAUNCH": "local"}
     ended = project.run(*project.command("judge", "nobody"), check=False, env=environment)
     assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].startswith("error: missing out/plan/judge/nobody.json")
+    assert ended.stderr.splitlines()[-1].startswith("error: missing file: out/plan/judge/nobody.json")
 
 
 @pytest.mark.slow

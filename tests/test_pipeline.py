@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from launching import BROKEN, is_running, wait_for
 from project import ROOT, Project
 
 from palinode.core.io import read_csv
@@ -263,6 +265,65 @@ def test_a_subject_that_a_task_does_not_have_is_absent(project):
     note = project.folder / "out/cells/tiny/1/naive/0/evaluation/absent.txt"
     assert note.read_text() == "no subject 1: the task has 1, counted from 0\n"
     assert {line["subject"] for line in read_csv(project.folder / "results/metrics.csv")} == {"0", "all"}
+
+
+# The launcher
+
+
+@pytest.mark.slow
+def test_nothing_to_do_is_said(project):
+    assert project.launch().stdout == "nothing to do: every stage is up to date\n"
+
+
+@pytest.mark.slow
+def test_a_dry_run_lists_what_would_run(project):
+    project.change("rows/siss-05/lr", 2e-3)
+    shown = project.launch("--dry-run").stdout
+    listed = re.findall(r"^(\S+): \d+ s, \d\.\d GiB$", shown, re.MULTILINE)
+    cell = [f"{verb}-images@tiny-0-siss-05-0" for verb in ("unlearn", "sample", "evaluate")]
+    assert sorted(listed) == sorted([*cell, "report"])
+    assert "4 stages" in shown and "8 at once" in shown
+    assert project.launch("--dry-run").stdout.endswith(shown[shown.index("4 stages") :]), "it has run nothing"
+
+
+@pytest.mark.slow
+def test_a_failing_cell_stops_its_successors_only(project):
+    (project.folder / "src/palinode/methods/broken.py").write_text(BROKEN)
+    project.change("rows/broken", {"method": "broken", "lr": 1e-3, "steps": 4})
+    project.change("rows/siss-05/lr", 2e-3)
+    project.change("images/rows", ["naive", "siss-05", "broken"])
+    ended = project.launch(check=False)
+    assert ended.returncode == 1
+    failed = "unlearn-images@tiny-0-broken-0"
+    assert f"error: {failed}: out of memory: no room (see out/logs/{failed}.log)\n" in ended.stderr
+    assert "not run, because they wait for what failed: evaluate-images@tiny-0-broken-0, report, sample" in ended.stderr
+    status = json.loads(project.dvc("status", "--json"))
+    assert not any("siss-05" in name for name in status), "the other cell has ended"
+    project.change("images/rows", ["naive", "siss-05"])
+    assert project.launch().returncode == 0
+
+
+@pytest.mark.slow
+def test_an_interrupted_launcher_ends_its_stages(project):
+    project.change("rows/siss-05/steps", 100_000)
+    log = project.folder / "out/logs/unlearn-images@tiny-0-siss-05-0.log"
+    environment = project.environment | {"PYTHONPATH": "src"}
+    started = subprocess.Popen(
+        project.launcher(),
+        cwd=project.folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: log.exists() and "it/s" in log.read_text())
+    try:
+        started.terminate()  # as Ctrl-C, which a test that runs in the background does not get
+        _, errors = started.communicate(timeout=60)
+    finally:
+        started.kill()
+    assert started.returncode == 1 and errors.endswith("interrupted: the same command continues from here\n")
+    assert not is_running(project.folder), "no stage works on"
 
 
 # The graph itself

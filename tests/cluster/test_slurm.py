@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from launching import BROKEN, wait_for
 from project import PARAMETERS, Project
-from test_run import BROKEN, wait_for
 
 pytestmark = pytest.mark.cluster
 SCRIPT = Path(__file__).parent / "slurm.sh"

@@ -1,0 +1,43 @@
+"""What tests of `make repro` share."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+BROKEN = '''"""A method that cannot make a step."""
+
+from dataclasses import dataclass
+
+from palinode.methods import Method
+
+
+@dataclass
+class Broken(Method):
+    """It fails."""
+
+    def losses(self, model, batch):
+        raise MemoryError("no room")
+
+    def combine(self, grads):
+        return grads["retain"], {}
+'''
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a stage of the project in `folder` unlearns."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "stages/unlearn.py" in process.cmdline() and process.cwd() == str(folder):
+                return True
+    return False
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Return as soon as it holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
