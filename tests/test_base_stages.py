@@ -173,6 +173,8 @@ def test_a_finished_base_is_named_and_not_trained(project, tmp_path):
     assert loading.load(folder / "model", kind="unconditional").shape == (1, 16, 16)
 
 
+@pytest.mark.full
+@pytest.mark.slow
 def test_a_killed_training_continues_to_the_same_bytes(project, tmp_path):
     """Killed once in each of its three phases."""
     whole, broken = (project.copy(tmp_path / name) for name in ("whole", "broken"))

@@ -232,6 +232,7 @@ def test_a_queued_sweep_runs_the_code_it_carries(project):
     assert "marker" not in (project.folder / SUPERFACTOR).read_text()
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_a_new_method_is_one_file_one_block_and_its_name(project):
     assert len(METHOD.splitlines()) <= 20
