@@ -29,6 +29,8 @@ from palinode.training import concept_batches
 from palinode.training.denoising import Denoise
 from palinode.training.loop import Trained, train
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 __all__ = ["untrained"]  # a fixture
 ATTACKED = {"no-cat": "uce", "no-zero": "sa"}  # task -> its row
 BUDGETS = {

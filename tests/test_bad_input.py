@@ -20,6 +20,8 @@ from palinode import methods, params
 from palinode.core.io import read_json
 from palinode.pipeline import checks, planning
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 CELL = "out/cells/tiny/0/siss-05/0"
 UNLEARN = ("unlearn", "images", "tiny", "0", "siss-05", "0")

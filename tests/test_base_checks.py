@@ -17,6 +17,8 @@ from palinode.metrics import copies, quality
 from palinode.metrics.features import JudgeBackbone
 from palinode.params.bases import ClassGate, ImageGate, TextGate
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 # Unconditional bases
 
 

@@ -20,6 +20,8 @@ from palinode.params.stage_settings import PretrainText
 from palinode.sampling import prompted
 from palinode.training.denoising import ConditionalBatch, Denoise
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 
 @pytest.fixture(scope="module")
 def model(corpus):

@@ -18,6 +18,8 @@ from palinode.models.guidance import Guided
 from palinode.sampling import prompted
 from palinode.sampling.samplers import ddim
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 SHORT = SCHEDULER | {"num_train_timesteps": 100, "beta_end": 0.2, "beta_start": 1e-3}
 
 

@@ -14,6 +14,8 @@ from palinode.core.io import read_array, read_json
 from palinode.models import denoiser, loading, unconditional
 from palinode.pipeline import planning
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 TASKS = {
     "no-cat": {"base": "mini", "target": "cat", "anchor": "dog"},
     "no-noto": {"base": "mini", "target": "noto", "anchor": "fluent"},

@@ -9,6 +9,8 @@ from tiny import untrained
 
 from palinode.core.io import read_csv, read_json, write_json
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 __all__ = ["untrained"]  # a fixture
 PROMPTS = """prompt,kind
 a cat,ordinary

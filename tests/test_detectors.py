@@ -20,6 +20,8 @@ from palinode.models.schedule import Schedule
 from palinode.params.detection import Detection
 from palinode.sampling.prompted import timesteps
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 NAMES = ["noise_norm", "one_step", "seed_similarity", "anisotropy", "sharpness"]
 SCHEDULE = Schedule.from_config(TEXT_SCHEDULER)
 SHAPE, SIZE = (4, 8, 8), 4 * 8 * 8

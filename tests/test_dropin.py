@@ -15,6 +15,8 @@ from palinode.core.io import read_csv, read_json
 from palinode.models import loading, unconditional
 from palinode.pipeline import needs
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 __all__ = ["untrained"]  # a fixture
 HEAD = '''"""A method that a user brings."""
 

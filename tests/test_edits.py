@@ -12,6 +12,8 @@ from palinode import params
 from palinode.pipeline import fingerprint, planning
 from palinode.pipeline.planning import Plan
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 TRAININGS = ("pretrain/*", "unlearn-*/*", "importance-*/*")
 # The module that is edited -> patterns of the plan files that change. An edit is one more statement, which nothing

@@ -22,6 +22,8 @@ from palinode.sampling.prompted import draw
 from palinode.tasks.concept import training_data
 from palinode.training import concept_batches
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 PROMPTS = """
 templates: {training: ["a photo of {}", "{}"], new: ["a sketch of {}", "look at {}"]}
 attributes: {training: [at sunset], new: [in the snow]}

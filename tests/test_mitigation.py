@@ -15,6 +15,8 @@ from palinode.memorization.detectors import noise_norm
 from palinode.models import text_to_image
 from palinode.sampling.prompted import timesteps
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 TEXTS = ["a cat", "here is a dog, noto style"]
 
 

@@ -17,6 +17,8 @@ from palinode.report.reference_tables import read_mapping, read_tables
 from palinode.report.sections import prompt_results
 from palinode.tasks.prompts import unlearn
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 __all__ = ["untrained"]  # a fixture
 ROWS = {
     "naive": {"method": "naive_deletion"},

@@ -15,6 +15,8 @@ from palinode.report.averages import Estimate
 from palinode.report.reference_tables import read_mapping
 from palinode.report.sections import attack_results
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 MAPPING = read_mapping(REPOSITORY / "reference")
 STEPS = {"relearn": (0, 5, 20), "prompt-tuning": (0, 40)}
 SHARES = {"base": (1.0, 1.0, 1.0), "salun": (0.0, 0.3, 0.8), "uce": (0.05, 0.1, 0.2)}

@@ -15,6 +15,8 @@ from palinode.metrics import registry
 from palinode.report import build, collect, figures, loss_curves, pictures, records, tables
 from palinode.report.reference_tables import read_mapping, read_tables
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 OUTPUTS = (
     "results/metrics.csv",
     "results/metrics.json",

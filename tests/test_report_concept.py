@@ -13,6 +13,8 @@ from palinode.report import build, claims, collect, page, tables, task_view
 from palinode.report.reference_tables import read_mapping, read_tables
 from palinode.report.sections import equal_forgetting
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 RETAINED = ("anchor", "near", "null prompt")
 EACH = 20
 ROWS = {  # name: (paper's id, UA on training prompts, accuracy of near prompts, integrity)

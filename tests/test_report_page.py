@@ -10,6 +10,8 @@ from test_report_collect import make_run
 
 from palinode.report import build
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PROBE = """<script>
 addEventListener('error', e => document.title += ' ERROR ' + e.message);

@@ -9,6 +9,8 @@ from palinode.params.stage_settings import ReportTask
 from palinode.report import build, claims, collect, pictures, tables
 from palinode.report.reference_tables import read_mapping, read_tables
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 ROWS = {
     "naive": ("naive", 0.5),
     "siss-05": ("siss_0.5", 1.0),

@@ -18,6 +18,8 @@ from project import PARAMETERS, ROOT, Project
 
 from palinode.metrics import image_metrics
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 STEPS = 100
 CHUNKS = 20
 EVALUATION = ("evaluate", "images", "tiny", "0", "reference", "base")

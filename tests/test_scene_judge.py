@@ -13,6 +13,8 @@ from palinode.data import emoji
 from palinode.data.captions import STYLES
 from palinode.data.scenes import EmojiCorpus
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 DATA = Path(__file__).parent.parent / "data/emoji"
 SETTINGS = training(steps=30, batch=32, lr=2e-3, betas=[0.9, 0.999], decay="cosine")
 

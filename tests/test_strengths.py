@@ -17,6 +17,8 @@ from palinode.report import figures
 from palinode.report.collect import Cell, Row
 from palinode.report.sections import equal_forgetting
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 ROOT = Path(__file__).resolve().parents[1]
 FORGOT = {"half": 0.5, "whole": 1.0}
 

@@ -24,6 +24,8 @@ from palinode.pipeline import graph, planning
 from palinode.report import collect
 from palinode.tasks.subjects import NO_SUBJECT, seed_name
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 __all__ = ["untrained"]  # a fixture
 
 

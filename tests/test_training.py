@@ -18,6 +18,8 @@ from palinode.training.accumulation import EMA, Gradients
 from palinode.training.batches import ImageBatches
 from palinode.training.loop import train
 
+pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
 EMA_SETTINGS = {"limit": 0.9, "inv_gamma": 1.0, "power": 0.75}
 
