@@ -25,11 +25,13 @@ def measure_use(workers: int) -> None:
     cells = [entry for entry in read_lines(RECORD) if entry["stage"].startswith(("unlearn", "sample", "evaluate"))]
     begin = min(entry["begin"] for entry in cells)
     end = max(entry["begin"] + entry["seconds"] for entry in cells)
-    use = sum(entry["cpu"] for entry in cells) / ((end - begin) * workers)
+    own = {entry["stage"]: entry for entry in read_lines(LOG)}
+    cpu = sum(entry["cpu"] + own[entry["stage"]]["cpu"] for entry in cells)
+    use = cpu / ((end - begin) * workers)
     print(f"{len(cells)} stages of cells in {end - begin:.0f} s: {use:.2f} of {workers} workers in use")
-    own = {entry["stage"]: entry["seconds"] for entry in read_lines(LOG)}
-    around = [entry["seconds"] - own[entry["stage"]] for entry in cells if entry["stage"] in own]
-    print(f"around a stage (DVC, and the start of Python): median {statistics.median(around):.2f} s")
+    around = statistics.median(entry["seconds"] - own[entry["stage"]]["seconds"] for entry in cells)
+    dvc = statistics.median(entry["cpu"] for entry in cells)
+    print(f"around a stage: median {around:.2f} s, of which DVC computes {dvc:.2f} s")
 
 
 def time_command(*command: str) -> float:

@@ -47,6 +47,7 @@ def settings(**changes) -> PrepareConcept:
         "prompts": None,
         "amounts": AMOUNTS,
         "sample": SAMPLE,
+        "trajectory_steps": SAMPLE.steps,
     }
     return PrepareConcept(**(values | changes))
 

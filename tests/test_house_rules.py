@@ -41,6 +41,7 @@ LAYERS = [
 # The last two know what the files of an attack and of detection mean.
 REPORT_READS = {"core", "params", "data", "metrics.registry", "report", "attacks.outcome", "memorization.roc"}
 LONG_FUNCTIONS = {"training/loop.py:train"}  # the training loop is read from top to bottom
+PUBLIC = {"os._exit"}  # documented, in spite of its name
 KINDS_OF_MODEL = {"Diffuser", "ClassConditional", "TextToImage"}
 PRONOUNS = {"found", "it", "some", "given", "one"}
 
@@ -221,6 +222,6 @@ def test_other_packages_keep_their_secrets():
         for node in nodes(path, ast.Attribute):
             chain = ast.unparse(node).split(".")
             private = node.attr.startswith("_") and not node.attr.endswith("__")
-            if chain[0] in modules and (private or node.attr == "import_utils"):
+            if chain[0] in modules and (private or node.attr == "import_utils") and ast.unparse(node) not in PUBLIC:
                 used.append(f"{name(path)}:{node.lineno}: {ast.unparse(node)}")
     assert not used

@@ -181,7 +181,7 @@ def test_a_list_of_flagged_prompts_alone_is_refused():
 
 def test_snapshots_in_small_chunks_see_the_same(model):
     once, parts = (
-        PromptSampler(model, 1, "few", PromptSample(count=5, steps=2, chunk=chunk)).snapshot(["", "a cat"])
+        PromptSampler(model, 1, "few", PromptSample(count=5, steps=2, chunk=chunk), 2).snapshot(["", "a cat"])
         for chunk in (64, 2)
     )
     assert parts.norms == pytest.approx(once.norms, rel=1e-4, abs=1e-5)
@@ -189,7 +189,7 @@ def test_snapshots_in_small_chunks_see_the_same(model):
 
 
 def test_under_the_null_prompt_nothing_guides(model):
-    sampler = PromptSampler(model, 1, "few", PromptSample(count=5, steps=2))
+    sampler = PromptSampler(model, 1, "few", PromptSample(count=5, steps=2), probe_steps=2)
     guided = sampler.draw(["", "a cat"], "use")[0]
     before = model.nfe["forward"]
     alone = sampler.draw([""], "use")

@@ -50,10 +50,11 @@ def test_a_cell_is_finished_before_the_next_and_the_longest_is_first():
     assert order[0] == "prepare" and order[-1] == "report"
 
 
-def test_a_family_is_finished_before_the_next_and_the_shortest_is_first():
+def test_a_family_is_finished_before_the_next_is_prepared_and_the_shortest_is_first():
     concept = job("unlearn-concept@c-0", "prepare", cell="c/0/a/0")
-    schedule = Schedule([*JOBS, concept], SECONDS | {concept.name: 5.0})
-    assert run_all(schedule)[1] == concept.name
+    own = job("prepare-images@t", "prepare")
+    schedule = Schedule([*JOBS, own, concept], SECONDS | {own.name: 1.0, concept.name: 5.0})
+    assert run_all(schedule)[:3] == ["prepare", concept.name, own.name]
 
 
 def test_a_failure_stops_its_successors_only():

@@ -22,7 +22,7 @@ class Snapshot:
     """What a model drew under a prompt after some steps.
 
     pictures: uint8 [versions, N, H, W, C]; norms: float32 [versions, N], those of the text-conditional noise at the
-    sampler's first step.
+    detectors' first step.
     """
 
     pictures: np.ndarray
@@ -33,13 +33,15 @@ class Snapshot:
 class PromptSampler:
     """A model with the settings and names of its draws.
 
-    name: of the task, for seeds; scratch: where finished pictures wait, so that a killed run continues.
+    name: of the task, for seeds; probe_steps: of the sampler at whose first step norms are measured, that of the
+    detectors; scratch: where finished pictures wait, so that a killed run continues.
     """
 
     model: TextToImage
     root_seed: int
     name: str
     sample: PromptSample
+    probe_steps: int
     scratch: Scratch | None = None
 
     def draw(self, prompts: list[str], use: str) -> np.ndarray:
@@ -62,11 +64,11 @@ class PromptSampler:
         """A picture under each ordinary prompt, and under each of the others."""
         return self.draw(controls.ordinary, "ordinary"), self.draw(controls.others, "others")
 
-    def trace(self, text: str) -> torch.Tensor:
+    def trace(self, text: str, steps: int) -> torch.Tensor:
         """States of sampling trajectories under a prompt, float32 [count, steps, C, h, w]."""
         sample = self.sample
         key = (self.root_seed, f"{self.name} trace {text}")
-        _, states, _ = trace(self.model, [text] * sample.count, key, sample.guidance, sample.steps, sample.chunk)
+        _, states, _ = trace(self.model, [text] * sample.count, key, sample.guidance, steps, sample.chunk)
         return states
 
     @torch.no_grad()
@@ -76,7 +78,7 @@ class PromptSampler:
         noise = initial_noise(model, (self.root_seed, f"{self.name} {use}"), 0, sample.count)
         condition = model.condition([text])
         null = model.condition([model.null_prompt])
-        times = timesteps(model.config, sample.steps)
+        times = timesteps(model.config, self.probe_steps)
         norms = []
         for part in noise.split(sample.chunk):
             repeated = condition.expand(len(part), -1, -1)

@@ -37,6 +37,7 @@ class ConceptTask(Settings):
     data: ConceptAmounts = ConceptAmounts()
     unlearn: UnlearnDefaults = UnlearnDefaults()
     sample: ConceptSample = ConceptSample()
+    trajectory_steps: Positive | None = None  # of the sampler whose states train methods; null: sample.steps
     bootstrap: Positive = 200
     lpips_trunk: str | None = None  # path of torchvision's AlexNet checkpoint, for drift beyond the judge's
     overrides: dict[str, Override] = {}

@@ -66,6 +66,7 @@ class PromptTask(Settings):
     choose: PromptChoice = PromptChoice()
     split: PromptSplit = PromptSplit()
     sample: PromptSample = PromptSample()
+    trajectory_steps: Positive | None = None  # of the sampler whose states train methods; null: sample.steps
     unlearn: PromptUnlearn = PromptUnlearn()
     bootstrap: Positive = 200
     real: Positive = 1024  # pictures that realism compares with

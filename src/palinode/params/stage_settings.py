@@ -173,6 +173,7 @@ class PrepareConcept(OfSubject):
     prompts: str | None  # of a finished text-to-image base
     amounts: Amounts
     sample: ConceptSample
+    trajectory_steps: int
 
 
 class PreparePrompts(Named):
@@ -182,6 +183,8 @@ class PreparePrompts(Named):
     choose: PromptChoice
     split: PromptSplit
     sample: PromptSample
+    trajectory_steps: int
+    probe_steps: int
 
 
 class Importance(Named):
@@ -201,6 +204,8 @@ class Unlearn(Named):
 
 class UnlearnPrompts(Unlearn):
     sample: PromptSample
+    trajectory_steps: int
+    probe_steps: int
 
 
 class SampleImages(Named):
@@ -212,7 +217,10 @@ class SampleConcept(Named):
 
 
 class SamplePrompts(Named):
+    """probe_steps: of the sampler of `detect`, at whose first step the norms of prompts are measured."""
+
     sample: PromptSample
+    probe_steps: int
 
 
 class EvaluateImages(Named):

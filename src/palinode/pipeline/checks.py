@@ -109,8 +109,12 @@ def _check_steps(params: Params) -> None:
             if scheduler is None or getattr(base, "source", None) is not None:
                 continue
             total = scheduler["num_train_timesteps"]
-            if task.sample.steps + scheduler.get("steps_offset", 0) > total:
-                raise UserError(f"{name}: sample.steps: {task.sample.steps} are more than the {total} of {task.base!r}")
+            asked = {"sample.steps": task.sample.steps}
+            if not isinstance(task, ImageTask):
+                asked["trajectory_steps"] = task.trajectory_steps or task.sample.steps
+            for key, steps in asked.items():
+                if steps + scheduler.get("steps_offset", 0) > total:
+                    raise UserError(f"{name}: {key}: {steps} are more than the {total} of {task.base!r}")
             if isinstance(task, ImageTask) and task.evaluate.denoise_from >= total:
                 raise UserError(f"{name}: evaluate.denoise_from: {task.evaluate.denoise_from} is not below {total}")
 

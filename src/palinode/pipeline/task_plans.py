@@ -77,6 +77,7 @@ def _plan_concept(params: Params, name: str, task: ConceptTask) -> Iterator[Stag
             prompts=task.prompts,
             amounts=amounts,
             sample=task.sample,
+            trajectory_steps=task.trajectory_steps or task.sample.steps,
         )
         yield "prepare", path, prepare, (), files
         evaluate = s.EvaluateConcept(
@@ -112,9 +113,11 @@ def _plan_concept(params: Params, name: str, task: ConceptTask) -> Iterator[Stag
 def _plan_prompts(params: Params, name: str, task: PromptTask) -> Iterator[Staged]:
     common: dict[str, Any] = {"root_seed": params.root_seed, "name": name}
     known: dict[str, Any] = {"ground_truth": params.text(task.base).ground_truth, "sscd": task.sscd, "real": task.real}
-    prepare = s.PreparePrompts(**common, **known, choose=task.choose, split=task.split, sample=task.sample)
+    drawn: dict[str, Any] = {"sample": task.sample, "probe_steps": params.detection.steps}
+    trained = drawn | {"trajectory_steps": task.trajectory_steps or task.sample.steps}
+    prepare = s.PreparePrompts(**common, **known, **trained, choose=task.choose, split=task.split)
     yield "prepare", name, prepare, (), ("data/emoji",)
-    yield "sample", name, s.SamplePrompts(**common, sample=task.sample), (), ()
+    yield "sample", name, s.SamplePrompts(**common, **drawn), (), ()
     evaluate = s.EvaluatePrompts(**common, **known, bootstrap=task.bootstrap)
     yield "evaluate", name, evaluate, (), ("data/emoji",)
     for row in params.prompts.rows:
@@ -135,7 +138,12 @@ def _plan_unlearning(params: Params, kind: str, task: str, row: str) -> Staged:
     planned: s.Unlearn = s.Unlearn(**unlearn)
     chosen = params.task(task)
     if isinstance(chosen, PromptTask):
-        planned = s.UnlearnPrompts(**unlearn, sample=chosen.sample)
+        planned = s.UnlearnPrompts(
+            **unlearn,
+            sample=chosen.sample,
+            trajectory_steps=chosen.trajectory_steps or chosen.sample.steps,
+            probe_steps=params.detection.steps,
+        )
     return "unlearn", f"{task}/{row}", planned, (f"{methods.__name__}.{settings.method}",), ()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from palinode.core.io import read_json
 from palinode.pipeline.stage import LOG
-from palinode.run.jobs import Job
+from palinode.run.jobs import Job, group_of
 
 SHIPPED = Path("benchmarks/stage_times.json")
 UNKNOWN = 30.0  # seconds, for a stage of which nothing is known
@@ -27,8 +27,8 @@ def estimate(jobs: Iterable[Job]) -> dict[str, Cost]:
     known = read_known()
     groups: dict[str, list[tuple[float, float]]] = {}
     for name, cost in known.items():
-        groups.setdefault(_group(name), []).append(cost)
-    return {job.name: _estimate(job.name, known, groups.get(_group(job.name), [])) for job in jobs}
+        groups.setdefault(group_of(name), []).append(cost)
+    return {job.name: _estimate(job.name, known, groups.get(group_of(job.name), [])) for job in jobs}
 
 
 def _estimate(name: str, known: dict[str, tuple[float, float]], group: list[tuple[float, float]]) -> Cost:
@@ -38,10 +38,6 @@ def _estimate(name: str, known: dict[str, tuple[float, float]], group: list[tupl
         return Cost(UNKNOWN, None, measured=False)
     seconds = sum(cost[0] for cost in group) / len(group)
     return Cost(seconds, max(cost[1] for cost in group), measured=False)
-
-
-def _group(name: str) -> str:
-    return name.split("@")[0]
 
 
 def read_known() -> dict[str, tuple[float, float]]:

@@ -8,6 +8,7 @@ import time
 from rich.console import Console
 
 from palinode.params import KINDS
+from palinode.pipeline import warm
 from palinode.run import costs, failures
 from palinode.run.jobs import Job
 from palinode.run.machine import Slots
@@ -20,7 +21,7 @@ def run_jobs(jobs: list[Job], slots: Slots, force: bool) -> bool:
     """Run them all; False when one failed. Its successors are not run, all others are; the end lists every failure."""
     expected = {name: cost.seconds for name, cost in costs.estimate(jobs).items()}
     schedule = Schedule(jobs, expected)
-    processes = Processes(force)
+    processes = Processes(force, warm.is_possible() and not slots.elsewhere)
     reasons: dict[str, str] = {}
     begin = time.monotonic()
     try:

@@ -39,11 +39,21 @@ class Job:
                 return CELLS.joinpath(*path.relative_to(CELLS).parts[:4])
         return None
 
+    @property
+    def group(self) -> str:
+        """The stage of dvc.yaml that it is one of."""
+        return group_of(self.name)
+
     @cached_property
     def family(self) -> str:
         """The kind of task that it is of; empty for what serves all."""
-        words = self.name.split("@")[0].split("-")
+        words = self.group.split("-")
         return next((kind for kind in KINDS if kind in words), "")
+
+
+def group_of(name: str) -> str:
+    """The stage of dvc.yaml in a name such as `unlearn-images@tshirt-0-naive-0`."""
+    return name.split("@")[0]
 
 
 def open_repository() -> "Repo":

@@ -1,4 +1,4 @@
-"""Which job is next: what others wait for, the cells at hand, new cells; a family at a time, the longest first."""
+"""Which job is next: a family at a time, in it what others wait for, the cells at hand, new cells; long ones first."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -10,8 +10,8 @@ from palinode.run.machine import Slots
 class Schedule:
     """The jobs that have not ended, and the order in which they start.
 
-    A cell is finished before another of its kind is begun, and a family before the next, so that the first table is
-    there early. seconds: what each job is expected to take.
+    What serves all families comes first. A family is finished before the next is prepared, the shortest first, and a
+    cell before another is begun, so that the first table is there early. seconds: what each job is expected to take.
     """
 
     def __init__(self, jobs: list[Job], seconds: Mapping[str, float]) -> None:
@@ -58,7 +58,8 @@ class Schedule:
 
     def _rank(self, job: Job) -> tuple:
         begun = 0 if job.cell is None else 1 if job.cell in self._begun else 2
-        return begun, self._family_seconds.get(job.family, 0.0), -self.remaining(job.name), job.name
+        family = self._family_seconds[job.family] if job.family else 0.0
+        return family, begun, -self.remaining(job.name), job.name
 
     def _successors(self, name: str) -> set[str]:
         reached = {name}

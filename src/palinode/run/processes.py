@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from palinode.pipeline.cluster import STAY
+from palinode.pipeline.warm import ADDRESS, WarmProcess
 from palinode.run.jobs import Job
 
 if TYPE_CHECKING:
@@ -27,10 +29,15 @@ LOOK = 0.2  # seconds between looks for a stage that has to end
 
 
 class Processes:
-    """The processes at work. DVC is imported once, by the server that they are forked from."""
+    """The processes at work. DVC is imported once, by the server that they are forked from.
 
-    def __init__(self, force: bool = False) -> None:
+    warm: whether their stages are copies of a warm process, which starts when the first of them needs it.
+    """
+
+    def __init__(self, force: bool = False, warm: bool = False) -> None:
         self._force = force
+        self._warm = warm
+        self._warm_process: WarmProcess | None = None
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([__name__, "dvc.cli", "dvc.commands.repro", "dvc.repo.reproduce"])
         self._at_work: dict[str, tuple[Job, BaseProcess]] = {}
@@ -39,6 +46,9 @@ class Processes:
 
     def start(self, job: Job, environment: dict[str, str]) -> None:
         """Run the job in a process of its own."""
+        if self._warm and job.group not in STAY:
+            self._warm_process = self._warm_process or WarmProcess(LOGS / "warm.log")
+            environment = environment | {ADDRESS: self._warm_process.address}
         arguments = (job.name, str(log_of(job.name)), environment, self._force)
         process = self._context.Process(target=_reproduce, args=arguments, name=job.name)
         process.start()
@@ -65,6 +75,8 @@ class Processes:
             for process in processes:
                 process.join(max(0.0, end - time.monotonic()))
         self._at_work.clear()
+        if self._warm_process is not None:
+            self._warm_process.stop()
 
 
 def log_of(name: str) -> Path:
@@ -105,9 +117,9 @@ def _reproduce(name: str, log: str, environment: dict[str, str], force: bool) ->
 
 
 def _record(name: str, begin: float, status: int) -> None:
-    """Note when the job ran and what it and its stage took of the processors; benchmarks/parallel.py reads it."""
+    """Note when the job ran and what DVC took of the processors; benchmarks/parallel.py reads it."""
     times = os.times()
-    cpu = times.user + times.system + times.children_user + times.children_system
+    cpu = times.user + times.system
     entry = {"stage": name, "begin": begin, "seconds": time.time() - begin, "cpu": cpu, "status": status}
     with open(RECORD, "a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")

@@ -149,7 +149,9 @@ def _assemble(model: Denoiser, pictures: Pictures, settings: PrepareConcept, key
     target_key = (key[0], f"{key[1]} target")
     drawn, _, _ = prompted.trace(model, anchors, anchor_key, sample.guidance, sample.steps, sample.chunk)
     traced = targets[: settings.amounts.trajectories]
-    _, states, times = prompted.trace(model, traced, target_key, sample.guidance, sample.steps, sample.chunk)
+    _, states, times = prompted.trace(
+        model, traced, target_key, sample.guidance, settings.trajectory_steps, sample.chunk
+    )
 
     def numbers(chosen: list) -> Tensor:
         return torch.tensor([index[prompt] for prompt in chosen])

@@ -51,7 +51,9 @@ def run(work: Work, task: str) -> None:
     )
     with work.scratch() as scratch:
         model = text_to_image.load(work.input("base"), work.device)
-        sampler = PromptSampler(model, settings.root_seed, settings.name, settings.sample, scratch)
+        sampler = PromptSampler(
+            model, settings.root_seed, settings.name, settings.sample, settings.probe_steps, scratch
+        )
         order: list[int] = []
         splits: list[Split] = []
         refused: list[dict] = []
@@ -170,7 +172,7 @@ def try_prompt(
         agrees=share(agreeing, len(images)),
     )
     latents = sampler.model.encode_all(to_model(images))
-    trajectory = sampler.trace(chosen.trained_on)
+    trajectory = sampler.trace(chosen.trained_on, settings.trajectory_steps)
     target = TrainingTarget(chosen, latents[~memorized], latents[memorized], trajectory)
     comparison = Comparison(chosen, clusters, reference, sampler.snapshot(chosen.versions))
     return Split(target, comparison, images, memorized)

@@ -25,10 +25,12 @@ def run(work: Work, task: str, subject: str, reference: str, row: str) -> None:
             assert facts.threshold is not None
             key = (settings.root_seed, settings.name)
             sample = settings.sample
-            drawn: Any = Mitigating(model, facts.threshold, key, sample.steps, sample.guidance)
+            drawn: Any = Mitigating(model, facts.threshold, key, settings.probe_steps, sample.guidance)
         else:
             drawn = model
-        sampler = PromptSampler(drawn, settings.root_seed, settings.name, settings.sample, scratch)
+        sampler = PromptSampler(
+            drawn, settings.root_seed, settings.name, settings.sample, settings.probe_steps, scratch
+        )
         by_prompt = {number: {0: sampler.snapshot(facts.prompts[number].versions)} for number in numbers}
         ordinary, others = sampler.control_samples(facts.controls)
     Snapshots(by_prompt, ordinary, others).save(work.outputs[0])

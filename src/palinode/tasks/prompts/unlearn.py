@@ -67,7 +67,7 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
     method = methods.load(settings.method, settings.options, f"rows.{row}.options: ")
     with work.scratch() as scratch:
         model = text_to_image.load(work.input("base"), work.device, settings.training.precision)
-        sampler = PromptSampler(model, settings.root_seed, settings.name, settings.sample)
+        sampler = PromptSampler(model, settings.root_seed, settings.name, settings.sample, settings.probe_steps)
         cell = Cell(model, method, settings, facts, seed, work.name)
         if subject == SEQUENTIAL:
             history, nfe = cell.forget_all([targets[number] for number in numbers], scratch)
@@ -114,7 +114,7 @@ class Cell:
         model.nfe.update(dict.fromkeys(model.nfe, 0))
         prompt = target.prompt
         key = (settings.root_seed, f"{settings.name} {prompt.text}", "unlearn", self.seed)
-        data = training_data(target, model, settings.sample.steps, "anchor" in self.method.needs)
+        data = training_data(target, model, settings.trajectory_steps, "anchor" in self.method.needs)
         with torch.no_grad():
             seen = FixedCondition(model, model.condition([prompt.trained_on]))
 
