@@ -27,10 +27,11 @@ class Broken(Method):
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a stage of the project in `folder` unlearns."""
+    """Whether a stage of the project in `folder` unlearns, or its warm process, or a copy of that, is there."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if "stages/unlearn.py" in process.cmdline() and process.cwd() == str(folder):
+            ours = {"stages/unlearn.py", "palinode.pipeline.warm"}.intersection(process.cmdline())
+            if ours and process.cwd() == str(folder):
                 return True
     return False
 

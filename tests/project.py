@@ -1,5 +1,6 @@
 """A temporary copy of this project with a tiny task, whose real stages tests run, in this process or their own."""
 
+import atexit
 import contextlib
 import hashlib
 import importlib
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
@@ -25,7 +27,8 @@ from palinode.core.io import write_array, write_json, write_text
 from palinode.models import unconditional
 from palinode.models.denoiser import Diffuser
 from palinode.params.bases import DDPM_SCHEDULER
-from palinode.pipeline import stage
+from palinode.pipeline import stage, warm
+from palinode.pipeline.warm import WarmProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = {"data", "models", "results", "tests", "benchmarks", "examples", "docs", "dvc.lock", "params.yaml"}
@@ -141,6 +144,17 @@ def untrained_base(seed: int = 1) -> Diffuser:
     """A network of the size of the tiny base, without training."""
     config = UNET | {"sample_size": 16, "in_channels": 1, "out_channels": 1}
     return unconditional.create(config, DDPM_SCHEDULER, seed=seed)
+
+
+@cache
+def warm_environment() -> dict[str, str]:
+    """What lets stages be copies of a warm process, one for all tests of this process."""
+    if not warm.is_possible():
+        return {}
+    with mock.patch.dict(os.environ, {"OMP_NUM_THREADS": "1"}):
+        process = WarmProcess(Path(os.devnull))
+    atexit.register(process.stop)
+    return {warm.ADDRESS: process.address}
 
 
 class Project:
@@ -272,13 +286,14 @@ class Project:
         self.git("add", "-A")
         self.git("commit", "-q", "-m", "test")
 
-    def dvc(self, *arguments: str) -> str:
-        """Run DVC; its standard output."""
-        return self.run(sys.executable, "-m", "dvc", *arguments).stdout
+    def dvc(self, *arguments: str, warmly: bool = True) -> str:
+        """Run DVC; its standard output. warmly: stages are copies of a warm process, which spares the imports."""
+        environment = self.environment | (warm_environment() if warmly else {})
+        return self.run(sys.executable, "-m", "dvc", *arguments, env=environment).stdout
 
-    def repro(self, *arguments: str) -> set[str]:
+    def repro(self, *arguments: str, warmly: bool = True) -> set[str]:
         """`dvc repro`; the names of the stages whose commands ran (not those that came from the run cache)."""
-        return set(RUNNING.findall(self.dvc("repro", *arguments)))
+        return set(RUNNING.findall(self.dvc("repro", *arguments, warmly=warmly)))
 
     def launcher(self, *arguments: str) -> list[str]:
         """The command behind `make repro`."""

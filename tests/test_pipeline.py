@@ -50,12 +50,15 @@ def cells(row: str, seed: int = 0) -> set[str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Project, Project]:
-    """Two copies of a commit, one run stage after stage, one side by side; the first is committed with its lock."""
+    """Two copies of a commit; the first is committed with its lock.
+
+    The first is run stage after stage, each in a process of its own, the other side by side, as copies of a warm one.
+    """
     place = tmp_path_factory.mktemp("pipeline")
     first = Project.create(place / "first")
     second = first.clone(place / "second")
     with ThreadPoolExecutor(2) as pool:
-        serial = pool.submit(first.repro, "-f")
+        serial = pool.submit(first.repro, "-f", warmly=False)
         parallel = pool.submit(second.launch, "-f", JOBS="2")
     assert len(serial.result()) == STAGES, sorted(serial.result())
     ended = set(ENDED.findall(parallel.result().stdout))
@@ -324,7 +327,7 @@ def test_an_interrupted_launcher_ends_its_stages(project):
     finally:
         started.kill()
     assert started.returncode == 1 and errors.endswith("interrupted: the same command continues from here\n")
-    assert not is_running(project.folder), "no stage works on"
+    wait_for(lambda: not is_running(project.folder), 10)  # no stage works on
 
 
 # The graph itself

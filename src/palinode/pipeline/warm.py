@@ -125,7 +125,8 @@ def serve(listener: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets ended copies
     gc.collect()
     gc.freeze()
-    while sys.stdin not in wait([listener, sys.stdin]):
+    lifeline = sys.stdin.fileno()
+    while lifeline not in wait([listener, lifeline]):
         link, _ = listener.accept()
         with link:
             if os.fork() == 0:
