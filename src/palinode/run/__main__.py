@@ -61,11 +61,13 @@ def _find_slots(options: argparse.Namespace) -> Slots:
 
 def _run_stale(options: argparse.Namespace, slots: Slots) -> bool:
     """Run what has changed; False when a stage failed."""
-    planning = jobs.list_stale(jobs.open_repository(), [PLAN])
-    if planning and not drive.run_jobs(planning, slots, force=False):
-        return False
-    # What else has changed is known only now.
-    stale = jobs.list_stale(jobs.open_repository(), options.targets, options.force, left_out=[PLAN])
+    repository = jobs.open_repository()
+    planning = jobs.list_stale(repository, [PLAN])
+    if planning:
+        if not drive.run_jobs(planning, slots, force=False):
+            return False
+        repository = jobs.open_repository()  # what else has changed is known only now
+    stale = jobs.list_stale(repository, options.targets, options.force, left_out=[PLAN])
     if options.dry_run:
         _show_costs(stale, slots)
         return True
