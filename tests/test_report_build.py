@@ -5,14 +5,18 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from test_report_collect import NFE, REPOSITORY, ROWS, STEPS, absent, make_run, settings, write_losses
 
 from palinode.core import io
+from palinode.core.work import PLANS
 from palinode.metrics import registry
-from palinode.report import build, collect, figures, loss_curves, pictures, records, tables
+from palinode.report import build, collect, figures, loss_curves, pictures, records, tables, terminal
 from palinode.report.reference_tables import read_mapping, read_tables
 
 pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
@@ -42,6 +46,17 @@ def test_outputs_and_their_bytes(built, tmp_path):
     for name in OUTPUTS:
         assert (root / name).read_bytes() == (tmp_path / name).read_bytes(), name
     assert "siss-05" in text and re.search(r"claims: \d+ holds, \d+ fails, \d+ undecided, \d+ untested", text)
+
+
+def test_the_table_in_the_terminal_can_leave_rows_out(built, monkeypatch):
+    root, run, _ = built
+    monkeypatch.chdir(root)
+    io.write_json(PLANS / "report.json", {"settings": run.model_dump(mode="json")})
+    console = Console(width=160, file=StringIO())
+    terminal.show(["images"], console, frozenset({Path("out/cells/tshirt/0/naive/0")}))
+    text = console.file.getvalue()
+    assert "tshirt: 7 of 8 rows so far, value [95 % interval], the paper's number after the dot" in text
+    assert "siss-05" in text and "naive" not in text
 
 
 def test_metrics_csv_and_json(built):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from palinode.core.errors import UserError
-from palinode.run import costs, failures, machine, screen
+from palinode.run import costs, drive, failures, machine, screen
 from palinode.run.jobs import Job
 from palinode.run.machine import Slots
 from palinode.run.order import Schedule, simulate
@@ -55,6 +55,26 @@ def test_a_family_is_finished_before_the_next_is_prepared_and_the_shortest_is_fi
     own = job("prepare-images@t", "prepare")
     schedule = Schedule([*JOBS, own, concept], SECONDS | {own.name: 1.0, concept.name: 5.0})
     assert run_all(schedule)[:3] == ["prepare", concept.name, own.name]
+
+
+def test_references_come_before_cells():
+    reference = job("evaluate-images-reference@t-0-base", "prepare", cell="task/0/base/0")
+    schedule = Schedule([*JOBS, reference], SECONDS | {reference.name: 1.0})
+    assert run_all(schedule)[1] == reference.name
+    assert reference.row is None and JOBS[1].row == ("task", "short") and JOBS[0].row is None
+
+
+def test_a_table_is_shown_with_the_first_row_and_when_all_are_there(monkeypatch):
+    """The references of the family have ended before, and the report waits."""
+    shown = []
+    monkeypatch.setattr(drive, "show_tables", lambda console, *kinds, unfinished: shown.append((kinds, unfinished)))
+    reference = job("evaluate-images-reference@t-0-base", "prepare", cell="task/0/base/0")
+    schedule = Schedule([*JOBS, reference], SECONDS | {reference.name: 1.0})
+    with screen.Screen(schedule, 1) as shows:
+        while started := schedule.start_ready(Slots(1)):
+            end(schedule, started[0][0].name)
+            drive.show_table(started[0][0], schedule, shows)
+    assert shown == [(("images",), {Path("out/cells/task/0/short/0")}), (("images",), set())]
 
 
 def test_a_failure_stops_its_successors_only():

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from pathlib import Path
 
 from rich.console import Console
 
@@ -37,7 +39,7 @@ def run_jobs(jobs: list[Job], slots: Slots, force: bool) -> bool:
                     if status:
                         reasons[job.name] = failures.explain(job.name, status)
                     screen.ended(job, reasons.get(job.name))
-                    _show_table(job, schedule, screen)
+                    show_table(job, schedule, screen)
     except KeyboardInterrupt:
         print("ending the stages that run", file=sys.stderr)
         raise
@@ -52,9 +54,12 @@ def run_jobs(jobs: list[Job], slots: Slots, force: bool) -> bool:
     return not reasons
 
 
-def show_tables(console: Console, *kinds: str) -> None:
-    """Print the headline tables of these kinds of tasks, of all without any. A process of its own makes them."""
-    command = [sys.executable, "-m", "palinode.report.terminal", *kinds]
+def show_tables(console: Console, *kinds: str, unfinished: Iterable[Path] = ()) -> None:
+    """Print the headline tables of these kinds of tasks, of all without any. A process of its own makes them.
+
+    unfinished: folders of the cells whose rows are left out.
+    """
+    command = [sys.executable, "-m", "palinode.report.terminal", *kinds, *map(str, unfinished)]
     environment = os.environ | {"COLUMNS": str(console.width)}
     made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if made.returncode:
@@ -63,8 +68,16 @@ def show_tables(console: Console, *kinds: str) -> None:
         console.print(made.stdout, markup=False, highlight=False, soft_wrap=True)
 
 
-def _show_table(job: Job, schedule: Schedule, screen: Screen) -> None:
-    """The table of a family, as soon as the last of its jobs has ended well."""
-    family = [other.name for other in schedule.jobs.values() if other.family == job.family]
-    if job.family in KINDS and schedule.done.issuperset(family) and "report" in schedule.waiting:
-        show_tables(screen.console, job.family)
+def show_table(job: Job, schedule: Schedule, screen: Screen) -> None:
+    """A job has ended: show its family's table when that is the first row to be there, and when all are there.
+
+    Before the references are there no table is shown.
+    """
+    if job.family not in KINDS or "report" not in schedule.waiting:
+        return
+    family = [other for other in schedule.jobs.values() if other.family == job.family]
+    left = [other for other in family if other.name not in schedule.done]
+    finished = {other.row for other in family if other.row} - {other.row for other in left}
+    is_first = finished == {job.row} and not any(other.is_reference for other in left)
+    if is_first or not left:
+        show_tables(screen.console, job.family, unfinished={other.cell for other in left if other.cell})

@@ -44,6 +44,19 @@ class Job:
         """The stage of dvc.yaml that it is one of."""
         return group_of(self.name)
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is of a row that the others are read against."""
+        return "reference" in self.group.split("-")
+
+    @property
+    def row(self) -> tuple[str, str] | None:
+        """(task, row) of the cell that it is a part of; None of a reference, and where it is part of no cell."""
+        if self.cell is None or self.is_reference:
+            return None
+        task, _, row, _ = self.cell.relative_to(CELLS).parts
+        return task, row
+
     @cached_property
     def family(self) -> str:
         """The kind of task that it is of; empty for what serves all."""

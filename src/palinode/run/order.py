@@ -57,7 +57,7 @@ class Schedule:
         return self._remaining[name]
 
     def _rank(self, job: Job) -> tuple:
-        begun = 0 if job.cell is None else 1 if job.cell in self._begun else 2
+        begun = 0 if job.cell is None or job.is_reference else 1 if job.cell in self._begun else 2
         family = self._family_seconds[job.family] if job.family else 0.0
         return family, begun, -self.remaining(job.name), job.name
 
