@@ -22,10 +22,11 @@ def read_lines(path) -> list[dict]:
 
 def measure_use(workers: int) -> None:
     """CPU seconds over (wall time x workers) while cells ran, and DVC's own share of a stage."""
-    cells = [entry for entry in read_lines(RECORD) if entry["stage"].startswith(("unlearn", "sample", "evaluate"))]
+    own = {entry["stage"]: entry for entry in read_lines(LOG) if "cpu" in entry}
+    ran = [entry for entry in read_lines(RECORD) if entry["stage"] in own]
+    cells = [entry for entry in ran if entry["stage"].startswith(("unlearn", "sample", "evaluate"))]
     begin = min(entry["begin"] for entry in cells)
     end = max(entry["begin"] + entry["seconds"] for entry in cells)
-    own = {entry["stage"]: entry for entry in read_lines(LOG)}
     cpu = sum(entry["cpu"] + own[entry["stage"]]["cpu"] for entry in cells)
     use = cpu / ((end - begin) * workers)
     print(f"{len(cells)} stages of cells in {end - begin:.0f} s: {use:.2f} of {workers} workers in use")

@@ -33,6 +33,7 @@ from palinode.pipeline.warm import WarmProcess
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = {"data", "models", "results", "tests", "benchmarks", "examples", "docs", "dvc.lock", "params.yaml"}
 RUNNING = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
+SETTINGS = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}  # of every process
 NO_ORACLE = "the test trains none"
 
 UNET = {
@@ -151,7 +152,7 @@ def warm_environment() -> dict[str, str]:
     """What lets stages be copies of a warm process, one for all tests of this process."""
     if not warm.is_possible():
         return {}
-    with mock.patch.dict(os.environ, {"OMP_NUM_THREADS": "1"}):
+    with mock.patch.dict(os.environ, SETTINGS):
         process = WarmProcess(Path(os.devnull))
     atexit.register(process.stop)
     return {warm.ADDRESS: process.address}
@@ -170,14 +171,11 @@ class Project:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_", "PALINODE_", "PYTHON"))}
         own = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "OMP_NUM_THREADS": "1",
             "PALINODE_SCRATCH": str(self.scratch),
             "GIT_CONFIG_GLOBAL": os.devnull,
             "DVC_NO_ANALYTICS": "1",
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
-        self.environment = inherited | identity | here | own
+        self.environment = inherited | identity | here | own | SETTINGS
 
     @classmethod
     def create(cls, folder: Path, parameters: dict = PARAMETERS) -> "Project":

@@ -168,6 +168,7 @@ def test_more_copies_than_memory_holds_are_refused(plans, monkeypatch):
         ("concept_tasks/no-cat/base", "tiny", "concept_tasks.no-cat.base: 'tiny' is not defined"),
         ("image_tasks/tiny/base", "two", "image_tasks.tiny.base: 'two' is not defined"),
         ("attacks/tasks", ["no-dog"], "attacks.tasks: 'no-dog' is not in the list `concept.tasks`"),
+        ("concept_tasks/no-zero/trajectory_steps", 9000, "no-zero: trajectory_steps: 9000 are more than the"),
     ],
 )
 def test_a_concept_that_nothing_defines_is_refused(plans, path, value, words):

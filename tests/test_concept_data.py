@@ -47,7 +47,7 @@ def settings(**changes) -> PrepareConcept:
         "prompts": None,
         "amounts": AMOUNTS,
         "sample": SAMPLE,
-        "trajectory_steps": SAMPLE.steps,
+        "trajectory_steps": 5,
     }
     return PrepareConcept(**(values | changes))
 
@@ -85,8 +85,8 @@ def test_shapes_and_prompts_of_captions(captioned):
     data = captioned.data
     assert data.retain.shape == (12, 4, 8, 8)
     assert data.forget.shape == data.anchor.shape == (10, 4, 8, 8)
-    assert data.trajectory.shape == (4, 3, 4, 8, 8)
-    assert data.trajectory_times.tolist() == [67, 34, 1]
+    assert data.trajectory.shape == (4, 5, 4, 8, 8)
+    assert data.trajectory_times.tolist() == [81, 61, 41, 21, 1]
     assert data.prompts[0] == ""
     for target, anchor in zip(data.forget_prompt, data.anchor_prompt, strict=True):
         assert "cat" in data.prompts[target]

@@ -327,7 +327,7 @@ def test_an_interrupted_launcher_ends_its_stages(project):
     finally:
         started.kill()
     assert started.returncode == 1 and errors.endswith("interrupted: the same command continues from here\n")
-    wait_for(lambda: not is_running(project.folder), 10)  # no stage works on
+    wait_for(lambda: not is_running(project.folder), 3)  # no stage works on
 
 
 # The graph itself

@@ -188,6 +188,16 @@ def test_snapshots_in_small_chunks_see_the_same(model):
     assert np.abs(parts.pictures.astype(int) - once.pictures).max() <= 1
 
 
+def test_norms_are_measured_at_the_detectors_first_step(model):
+    sampled = [
+        PromptSampler(model, 1, "few", PromptSample(count=2, steps=steps), probe).snapshot(["", "a cat"])
+        for steps, probe in ((2, 5), (3, 5), (2, 2))
+    ]
+    assert np.array_equal(sampled[0].norms, sampled[1].norms)
+    assert not np.array_equal(sampled[0].norms, sampled[2].norms)
+    assert len(PromptSampler(model, 1, "few", PromptSample(count=2, steps=2), 2).trace("a cat", 3)[0]) == 3
+
+
 def test_under_the_null_prompt_nothing_guides(model):
     sampler = PromptSampler(model, 1, "few", PromptSample(count=5, steps=2), probe_steps=2)
     guided = sampler.draw(["", "a cat"], "use")[0]

@@ -67,13 +67,14 @@ def test_references_come_before_cells():
 def test_a_table_is_shown_with_the_first_row_and_when_all_are_there(monkeypatch):
     """The references of the family have ended before, and the report waits."""
     shown = []
+    families: set[str] = set()
     monkeypatch.setattr(drive, "show_tables", lambda console, *kinds, unfinished: shown.append((kinds, unfinished)))
     reference = job("evaluate-images-reference@t-0-base", "prepare", cell="task/0/base/0")
     schedule = Schedule([*JOBS, reference], SECONDS | {reference.name: 1.0})
     with screen.Screen(schedule, 1) as shows:
         while started := schedule.start_ready(Slots(1)):
             end(schedule, started[0][0].name)
-            drive.show_table(started[0][0], schedule, shows)
+            drive.show_table(started[0][0], schedule, shows, families)
     assert shown == [(("images",), {Path("out/cells/task/0/short/0")}), (("images",), set())]
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -103,10 +104,24 @@ def test_a_copy_ends_with_its_stage(address, tmp_path):
     wait_for(lambda: not copy.is_running(), 10)
 
 
-def test_a_stage_does_its_work_itself_when_the_warm_process_has_ended(tmp_path):
-    stage = start(tmp_path, str(tmp_path / "nowhere"), "print('done')")
-    lines = stage.communicate()[0].splitlines()
-    assert lines[0].startswith("note: the warm process has ended") and lines[1] == "done"
+@pytest.mark.parametrize("moment", ["before", "while it is asked"])
+def test_a_stage_does_its_work_itself_when_the_warm_process_has_ended(tmp_path, moment):
+    address = str(tmp_path / "ended")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        if moment != "before":
+            listener.listen()
+        stage = start(tmp_path, address, "print('done')")
+        if moment != "before":
+            listener.accept()[0].close()
+        lines = stage.communicate()[0].splitlines()
+    assert lines == ["note: the warm process has ended; this stage starts without it", "done"]
+
+
+def test_a_crash_is_not_taken_for_a_kill(address, tmp_path):
+    stage = start(tmp_path, address, "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
+    assert "Fatal Python error: Segmentation fault" in stage.communicate()[1]
+    assert stage.returncode == warm.KILLED
 
 
 def test_small_stages_stay(monkeypatch):

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cluster
 SCRIPT = Path(__file__).parent / "slurm.sh"
 CLUSTER = {"partition": "test", "gpus": 0, "cores": 1, "memory": 2.0, "hours": 1.0}
 SEEDS = [0, 1, 2, 3]
-LONG = 1500  # steps: a cell's training takes about half a minute
+LONG = 300  # steps: a training takes half a minute, with what others take of the processor
 
 
 @pytest.fixture(scope="module")

@@ -110,9 +110,8 @@ def _differentiate_norm(probe: Probe, states: Tensor) -> tuple[Tensor, Tensor]:
 class Mitigating(Wrapper):
     """A model that mitigates every prompt before it conditions on it; all else, the weights too, is the model's own.
 
-    target: the norm to come below; key: (root seed, task); steps, guidance: of the sampler
-    at whose first step the norm is measured. One set of states serves
-    all noises of a prompt.
+    target: the norm to come below; key: (root seed, task); steps, guidance: of the sampler at whose first step the norm
+    is measured. One set of states serves all noises of a prompt.
     """
 
     def __init__(self, model: TextToImage, target: float, key: SampleKey, steps: int, guidance: float):

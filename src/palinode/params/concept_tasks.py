@@ -43,6 +43,10 @@ class ConceptTask(Settings):
     overrides: dict[str, Override] = {}
 
     @property
+    def steps_of_trajectories(self) -> int:
+        return self.trajectory_steps or self.sample.steps
+
+    @property
     def pairs(self) -> list[tuple[Name, Name]]:
         """(target, anchor) of each subject."""
         targets = self.target if isinstance(self.target, list) else [self.target]

@@ -73,6 +73,10 @@ class PromptTask(Settings):
     sscd: str | None = None  # path of the copy descriptor, TorchScript or ONNX; null: copies are judged by pixels
     overrides: dict[str, Override] = {}
 
+    @property
+    def steps_of_trajectories(self) -> int:
+        return self.trajectory_steps or self.sample.steps
+
     @model_validator(mode="after")
     def _sound(self) -> "PromptTask":
         low, high = self.split.share_range

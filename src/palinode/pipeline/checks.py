@@ -1,6 +1,7 @@
 """Everything that can be known to fail, checked before anything is computed; each problem is one line."""
 
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -100,23 +101,30 @@ def _check_subjects(kind: str, name: str, subjects: list[int], count: int) -> No
 
 
 def _check_steps(params: Params) -> None:
-    """No sampler takes more steps than there are; of a finished model the schedule is not known yet."""
+    """No sampler takes more steps than there are."""
+    asked = [("detection", "steps", params.detection.steps, base) for base in params.detection.bases]
     for kind in KINDS:
         for name in params.enabled(kind).tasks:
             task = params.task(name)
-            base = params.recipe(task.base)
-            scheduler = base.scheduler
-            if scheduler is None or getattr(base, "source", None) is not None:
-                continue
-            total = scheduler["num_train_timesteps"]
-            asked = {"sample.steps": task.sample.steps}
+            asked.append((name, "sample.steps", task.sample.steps, task.base))
             if not isinstance(task, ImageTask):
-                asked["trajectory_steps"] = task.trajectory_steps or task.sample.steps
-            for key, steps in asked.items():
-                if steps + scheduler.get("steps_offset", 0) > total:
-                    raise UserError(f"{name}: {key}: {steps} are more than the {total} of {task.base!r}")
-            if isinstance(task, ImageTask) and task.evaluate.denoise_from >= total:
-                raise UserError(f"{name}: evaluate.denoise_from: {task.evaluate.denoise_from} is not below {total}")
+                asked.append((name, "trajectory_steps", task.steps_of_trajectories, task.base))
+                continue
+            most = _most_steps(params, task.base)
+            if task.evaluate.denoise_from >= most:
+                raise UserError(f"{name}: evaluate.denoise_from: {task.evaluate.denoise_from} is not below {most}")
+    for name, key, steps, base in asked:
+        most = _most_steps(params, base)
+        if steps > most:
+            raise UserError(f"{name}: {key}: {steps} are more than the {most} of {base!r}")
+
+
+def _most_steps(params: Params, base: str) -> float:
+    """How many steps a sampler of the base can take; no limit is known for a finished model, which is not here yet."""
+    recipe = params.recipe(base)
+    if recipe.scheduler is None or getattr(recipe, "source", None) is not None:
+        return math.inf
+    return recipe.scheduler["num_train_timesteps"] - recipe.scheduler.get("steps_offset", 0)
 
 
 def _check_image_task(params: Params, name: str, task: ImageTask, root: Path) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from palinode.core.errors import Absent, UserError
 from palinode.core.io import write_absence
+from palinode.core.work import read_runtime
 from palinode.pipeline import cluster, graph, warm
 
 LOG = Path("out/log.jsonl")  # in no list of outputs: what differs between identical runs stays out of DVC
@@ -33,7 +34,8 @@ def main(run: Callable[..., None]) -> None:
         if cluster.is_wanted(script):
             cluster.run(graph.find(script, arguments).name)
             return
-        if warm.is_wanted(script) and (status := warm.run()) is not None:
+        # Several sampling processes are started, and ended, by a process that belongs to the stage's group.
+        if warm.is_wanted(script) and read_runtime().processes == 1 and (status := warm.run()) is not None:
             sys.exit(status)
         name = execute(run, script, arguments)
     except UserError as error:

@@ -77,7 +77,7 @@ def _plan_concept(params: Params, name: str, task: ConceptTask) -> Iterator[Stag
             prompts=task.prompts,
             amounts=amounts,
             sample=task.sample,
-            trajectory_steps=task.trajectory_steps or task.sample.steps,
+            trajectory_steps=task.steps_of_trajectories,
         )
         yield "prepare", path, prepare, (), files
         evaluate = s.EvaluateConcept(
@@ -114,7 +114,7 @@ def _plan_prompts(params: Params, name: str, task: PromptTask) -> Iterator[Stage
     common: dict[str, Any] = {"root_seed": params.root_seed, "name": name}
     known: dict[str, Any] = {"ground_truth": params.text(task.base).ground_truth, "sscd": task.sscd, "real": task.real}
     drawn: dict[str, Any] = {"sample": task.sample, "probe_steps": params.detection.steps}
-    trained = drawn | {"trajectory_steps": task.trajectory_steps or task.sample.steps}
+    trained = drawn | {"trajectory_steps": task.steps_of_trajectories}
     prepare = s.PreparePrompts(**common, **known, **trained, choose=task.choose, split=task.split)
     yield "prepare", name, prepare, (), ("data/emoji",)
     yield "sample", name, s.SamplePrompts(**common, **drawn), (), ()
@@ -141,7 +141,7 @@ def _plan_unlearning(params: Params, kind: str, task: str, row: str) -> Staged:
         planned = s.UnlearnPrompts(
             **unlearn,
             sample=chosen.sample,
-            trajectory_steps=chosen.trajectory_steps or chosen.sample.steps,
+            trajectory_steps=chosen.steps_of_trajectories,
             probe_steps=params.detection.steps,
         )
     return "unlearn", f"{task}/{row}", planned, (f"{methods.__name__}.{settings.method}",), ()

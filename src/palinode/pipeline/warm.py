@@ -5,6 +5,7 @@ waits for its copy. Only packages of others are imported beforehand, so that a s
 """
 
 import contextlib
+import faulthandler
 import gc
 import importlib
 import os
@@ -63,11 +64,13 @@ class WarmProcess:
                 stderr=output,
                 pass_fds=[number],
                 start_new_session=True,
-                env=_without_address(),
+                # Asked otherwise whether there is a GPU, torch would start CUDA, which no copy could use.
+                env=_without_address() | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
             )
 
     def stop(self) -> None:
-        """End it. Its copies end with the stages that asked for them."""
+        """End it, even while it imports. Its copies end with the stages that asked for them."""
+        self._process.kill()
         self._process.communicate()
         self._folder.cleanup()
 
@@ -93,21 +96,21 @@ def run() -> int | None:
     with socket.socket(socket.AF_UNIX) as link:
         try:
             link.connect(os.environ[ADDRESS])
-        except OSError as error:
-            print(f"note: the warm process has ended ({error.strerror}); this stage starts without it", flush=True)
+            socket.send_fds(link, [b"."], list(STREAMS))
+            connection = Connection(link.detach())
+            connection.send((sys.argv, os.getcwd(), _without_address()))
+            copy = connection.recv()
+        except (OSError, EOFError):  # a copy says its number before it runs anything of the stage
+            print("note: the warm process has ended; this stage starts without it", flush=True)
             return None
-        socket.send_fds(link, [b"."], list(STREAMS))
-        connection = Connection(link.detach())
     with connection:
-        connection.send((sys.argv, os.getcwd(), _without_address()))
-        copy = connection.recv()
         while True:
             try:
                 return connection.recv()
             except KeyboardInterrupt:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(copy, signal.SIGINT)
-            except EOFError:
+            except (OSError, EOFError):
                 return KILLED
 
 
@@ -121,7 +124,8 @@ def _without_address() -> dict[str, str]:
 def serve(listener: socket.socket) -> None:
     """Fork a copy for everyone who asks, until the input ends."""
     for name in PACKAGES:
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):  # who needs it says so
+            importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets ended copies
     gc.collect()
     gc.freeze()
@@ -133,7 +137,8 @@ def serve(listener: socket.socket) -> None:
                 try:
                     listener.close()
                     _become_stage(link)
-                finally:
+                finally:  # not into the loop above
+                    traceback.print_exc()
                     os._exit(1)
 
 
@@ -153,6 +158,7 @@ def _become_stage(link: socket.socket) -> None:
     os.environ.update(environment)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.enable()  # a crash is told from a kill by what it prints
     connection.send(os.getpid())
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
     status = _execute(arguments)
@@ -175,7 +181,8 @@ def _execute(arguments: list[str]) -> int:
     """Run a script with its arguments; its exit status. Python does the same at the end of a process."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "palinode"]:
         del sys.modules[name]
-    sys.path[:0] = [str(Path(part).absolute()) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    named = [Path(part) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    sys.path[:1] = [str(part.absolute()) for part in (Path(arguments[0]).parent, *named)]
     sys.argv = arguments
     try:
         runpy.run_path(arguments[0], run_name="__main__")

@@ -91,7 +91,7 @@ def _show_costs(stale: list[Job], slots: Slots) -> None:
     for job in stale:
         cost = known[job.name]
         memory = "memory unknown" if cost.gib is None else f"{cost.gib:.1f} GiB"
-        guessed = "" if cost.measured else ", guessed from others of its kind"
+        guessed = "" if cost.measured else ", guessed from others of its kind" if cost.gib else ", a mere guess"
         print(f"{job.name}: {show_time(cost.seconds)}, {memory}{guessed}")
     seconds = {name: cost.seconds for name, cost in known.items()}
     print(f"{len(stale)} stages, {show_time(sum(seconds.values()))} one after the other")

@@ -25,6 +25,7 @@ def run_jobs(jobs: list[Job], slots: Slots, force: bool) -> bool:
     schedule = Schedule(jobs, expected)
     processes = Processes(force, warm.is_possible() and not slots.elsewhere)
     reasons: dict[str, str] = {}
+    shown: set[str] = set()
     begin = time.monotonic()
     try:
         with Screen(schedule, slots.count) as screen:
@@ -39,7 +40,7 @@ def run_jobs(jobs: list[Job], slots: Slots, force: bool) -> bool:
                     if status:
                         reasons[job.name] = failures.explain(job.name, status)
                     screen.ended(job, reasons.get(job.name))
-                    show_table(job, schedule, screen)
+                    show_table(job, schedule, screen, shown)
     except KeyboardInterrupt:
         print("ending the stages that run", file=sys.stderr)
         raise
@@ -68,16 +69,17 @@ def show_tables(console: Console, *kinds: str, unfinished: Iterable[Path] = ()) 
         console.print(made.stdout, markup=False, highlight=False, soft_wrap=True)
 
 
-def show_table(job: Job, schedule: Schedule, screen: Screen) -> None:
-    """A job has ended: show its family's table when that is the first row to be there, and when all are there.
+def show_table(job: Job, schedule: Schedule, screen: Screen, shown: set[str]) -> None:
+    """A job has ended: show its family's table as soon as the references and a row are there, and when all are.
 
-    Before the references are there no table is shown.
+    shown: the families of which a table was shown.
     """
     if job.family not in KINDS or "report" not in schedule.waiting:
         return
     family = [other for other in schedule.jobs.values() if other.family == job.family]
     left = [other for other in family if other.name not in schedule.done]
     finished = {other.row for other in family if other.row} - {other.row for other in left}
-    is_first = finished == {job.row} and not any(other.is_reference for other in left)
+    is_first = bool(finished) and job.family not in shown and not any(other.is_reference for other in left)
     if is_first or not left:
+        shown.add(job.family)
         show_tables(screen.console, job.family, unfinished={other.cell for other in left if other.cell})

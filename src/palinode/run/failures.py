@@ -13,7 +13,7 @@ def explain(name: str, status: int) -> str:
     log = log_of(name)
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     lines = COLOURS.sub("", text).splitlines()
-    own = [line for line in lines if line.startswith(("error: ", "interrupted: "))]
+    own = [line for line in lines if line.startswith(("error: ", "interrupted: ", "Fatal Python error: "))]
     if own:
         return own[-1].removeprefix("error: ")
     if status == -9 or any(KILLED.search(line) for line in lines):

@@ -10,8 +10,9 @@ from palinode.run.machine import Slots
 class Schedule:
     """The jobs that have not ended, and the order in which they start.
 
-    What serves all families comes first. A family is finished before the next is prepared, the shortest first, and a
-    cell before another is begun, so that the first table is there early. seconds: what each job is expected to take.
+    What serves all families comes first, then the shortest family; the next gets what that leaves idle. In a family a
+    cell is finished before another is begun. So the first table is there early. seconds: what each job is expected to
+    take.
     """
 
     def __init__(self, jobs: list[Job], seconds: Mapping[str, float]) -> None:
