@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -53,13 +54,18 @@ def list_running() -> dict[str, list[str]]:
 
 
 def take_away(slurm: Path, node: str) -> None:
-    """Kill everything of a node at once, as a machine that loses its power."""
+    """Kill everything of a node, as a machine that loses its power; first the daemons, which would report the rest."""
     jobs = list_running()[node]
     psutil.Process(int((slurm / f"slurmd-{node}.pid").read_text())).kill()
+    kill(lambda process: any(f"slurmstepd: [{job}." in " ".join(process.cmdline()) for job in jobs))
+    kill(lambda process: process.environ().get("SLURM_JOB_ID") in jobs)
+
+
+def kill(is_meant: Callable[[psutil.Process], bool]) -> None:
+    """Kill all processes of this machine that are meant."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            of_job = process.environ().get("SLURM_JOB_ID") in jobs
-            if of_job or any(f"[{job}." in process.name() for job in jobs):  # its step daemon has it in its name
+            if is_meant(process):
                 process.kill()
 
 
