@@ -172,6 +172,14 @@ def test_a_fresh_clone_trains_nothing(finished, tmp_path):
     assert clone.git("status", "--porcelain") == ""
 
 
+@pytest.mark.slow
+def test_the_launcher_looks_at_no_model_of_a_fresh_clone(finished, tmp_path):
+    clone = finished.clone(tmp_path / "clone")
+    ended = ENDED.findall(clone.launch("bind").stdout)
+    assert sorted(ended) == ["bind", "plan", "prepare-base@tiny", "prepare-base@tiny-without-repeated"]
+    assert clone.git("status", "--porcelain") == ""
+
+
 def run_without(project: Project, module: str, script: str, *arguments: str) -> None:
     """Run a stage in a process of its own and fail if it imports a module."""
     program = (

@@ -23,6 +23,7 @@ from palinode.run.screen import show_time
 
 LOCK = Path(".dvc/tmp/palinode-run.lock")
 PLAN = "plan"  # the stage that says what the others do
+BASE_DATA = "prepare-base"  # the stages that put the data of base models in place
 
 
 def main() -> None:
@@ -74,7 +75,11 @@ def _run_stale(options: argparse.Namespace, slots: Slots) -> bool:
     if not stale:
         print("nothing to do: every stage is up to date")
         return True
-    if not drive.run_jobs(stale, slots, options.force):
+    data = [job for job in stale if job.group == BASE_DATA and not options.force]
+    if data and drive.run_jobs(data, slots, force=False):
+        # Where git holds the models that were trained on these data, most often nothing has changed for them.
+        stale = jobs.list_stale(jobs.open_repository(), options.targets, left_out=[PLAN])
+    if stale and not drive.run_jobs(stale, slots, options.force):
         return False
     left = jobs.list_stale(jobs.open_repository(), options.targets)
     if left:
