@@ -13,7 +13,7 @@ PYTEST := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 CODE := src stages tools tests examples benchmarks data
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro exp test test-full test-cluster check lint format coverage bench tune strengths readme clean distclean
+.PHONY: help install repro exp test test-full test-cluster check lint format coverage bench tune norms strengths readme clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## */  make \1 |/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -55,6 +55,9 @@ bench: $(STAMP) ## measure steps, sampling and one full cell on the large archit
 
 tune: $(STAMP) ## repeat the search for a row's learning rate: ARGS='TASK ROW'
 	$(RUN) python tools/tune.py $(ARGS)
+
+norms: $(STAMP) ## measure the constant norm of SISS's rows on a task's validation task: ARGS=TASK
+	$(RUN) python tools/norms.py $(ARGS)
 
 strengths: $(STAMP) ## compare concept rows at equal forgetting: ARGS='TASK REVISION ...', see tools/strengths.py
 	$(RUN) python tools/strengths.py $(ARGS)

@@ -24,6 +24,7 @@ from palinode.training.concept_batches import ConceptBatches, ConceptData
 
 BATCH = 16
 POOL = 64
+TRAJECTORY = 25  # steps of a sampling trajectory, for methods that follow one
 
 
 def make_data(shape: tuple[int, int, int]) -> ConceptData:
@@ -38,9 +39,6 @@ def make_data(shape: tuple[int, int, int]) -> ConceptData:
         forget_prompt=target,
         anchor=pictures[2],
         anchor_prompt=torch.full((POOL,), 7),
-        trajectory=torch.randn(POOL, 4, *shape),
-        trajectory_prompt=target,
-        trajectory_times=torch.tensor([900, 600, 300, 0]),
     )
 
 
@@ -57,7 +55,7 @@ class Bench:
     def __init__(self, model: ClassConditional, method: Method):
         self.model = model
         self.method = method
-        self.batches = ConceptBatches(make_data(model.shape), model, BATCH, 1, (1, "bench"))
+        self.batches = ConceptBatches(make_data(model.shape), model, BATCH, 1, (1, "bench"), TRAJECTORY)
         self.gradients = Gradients(model.trainable())
         self.x = torch.randn(BATCH, *model.shape)
         self.t = torch.full((BATCH,), 500)
@@ -94,7 +92,7 @@ def measure_seconds(function: Callable, *arguments: int) -> float:
 
 def main(name: str, options: str, repetitions: int) -> None:
     model = create_model()
-    method = methods.load(name, json.loads(options))
+    method = methods.load(name, json.loads(options) | ({"warmup": 0} if name == "doco" else {}))
     weights = torch.rand(sum(p.numel() for p in model.net.parameters()))
     method.begin(model, {"seed": 1, "saliency": weights, "fisher": weights})
     bench = Bench(model, method)

@@ -58,6 +58,8 @@ def siss(quick: bool) -> list[dict]:
         rest = ["quick"] if quick else []
         record = {"case": case} | worker("siss.py", "time", case, *rest)
         record |= most(record["siss/naive"], limit)
+        record["refresh target"] = "<= 1.1"
+        record["refresh met"] = record["refresh/naive"] <= 1.1
         for form in ("naive", "siss", "two-backward"):
             record[f"GiB {form}"] = worker("siss.py", "memory", case, form, *rest)["peak"]
         records.append(record)
@@ -149,7 +151,7 @@ def concept_parameters(weights: Path) -> dict:
     settings = params["concept_tasks"][CONCEPT]
     settings |= {
         "prompts": "data/prompts/few.yaml",
-        "data": {"retain": 1, "pairs": 1, "trajectories": 1, "fisher": [1, 1], "saliency": 1},
+        "data": {"retain": 1, "pairs": 1, "fisher": 1, "fisher_steps": 1, "saliency": 1},
         "unlearn": settings["unlearn"] | {"batch": 1},
         "sample": settings["sample"] | {"steps": 2, "each": 1, "chunk": 1},
         "bootstrap": 10,

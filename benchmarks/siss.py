@@ -1,10 +1,11 @@
 """One step of SISS (lambda 0.5) against one plain forward and backward pass of the same batch.
 
-siss.py time CASE [quick]             the three forms in turn, on the same batches: A B C A B C …
+siss.py time CASE [quick]             the forms in turn, on the same batches: A B C D A B C D …
 siss.py memory CASE FORM [quick]      one step of one form in a process of its own
 """
 
 import json
+import statistics
 import sys
 import time
 
@@ -15,17 +16,19 @@ from torch import Tensor
 
 from palinode import methods
 from palinode.core import seeds
-from palinode.methods.siss import SISS, log_ratio, weights
+from palinode.methods._mixture import log_ratio, weights
+from palinode.methods.siss import SISS
 from palinode.models.denoiser import Denoiser
 from palinode.training.accumulation import Gradients
 from palinode.training.batches import Batch
 
 CASES = {  # network, or the base that has it; batch, repetitions
-    "16px": ("tshirt", 64, 15),
-    "28px": (networks.DIGITS_28, 64, 9),
-    "28px-paper": ("tshirt-paper", 16, 5),
+    "16px": ("tshirt", 64, 20),
+    "28px": (networks.DIGITS_28, 64, 10),
+    "28px-paper": ("tshirt-paper", 16, 10),
     "256px": (networks.CELEBAHQ, 2, 1),
 }
+REFRESH = 10  # a round of `refresh` is one step of two backward passes and nine of one
 
 
 class TwoBackward(SISS):
@@ -45,8 +48,9 @@ class TwoBackward(SISS):
 
 FORMS = {
     "naive": methods.load("naive_deletion"),
-    "siss": methods.load("siss", {"lam": 0.5}),
-    "two-backward": TwoBackward(lam=0.5),
+    "siss": methods.load("siss", {"norm": 5.0}),
+    "refresh": methods.load("siss", {"norm": 5.0, "refresh": REFRESH}),
+    "two-backward": TwoBackward(norm=5.0),
 }
 
 
@@ -69,6 +73,8 @@ class Bench:
         self.model = networks.create(config)
         self.gradients = Gradients(list(self.model.net.parameters()))
         count = max(16, size)
+        for method in FORMS.values():
+            method.begin(self.model, {"seed": 1})
         self.retain, self.forget = networks.draw_pictures(config["sample_size"], config["in_channels"], count)
 
     def batch(self, repetition: int) -> Batch:
@@ -90,6 +96,7 @@ class Bench:
         losses = method.losses(self.model, batch)
         self.gradients.backward(losses, 1.0)
         method.combine({name: self.gradients.flat[name] for name in losses})
+        method.after_step()
         return time.perf_counter() - start
 
     def times(self) -> dict:
@@ -115,11 +122,22 @@ class Bench:
         return {
             "siss/naive": once["median"],
             "range": once["range"],
+            "refresh/naive": self.refresh_ratio(seconds),
             "two-backward/naive": twice["median"],
             "overlap": nfe["backward"] / nfe["forward"] - 1,
             "gradient difference": difference,
             "naive seconds": sorted(seconds["naive"])[len(seconds["naive"]) // 2],
         }
+
+    def refresh_ratio(self, seconds: dict[str, list[float]]) -> float:
+        """Of a round: one step that measures s, and the others; medians of each against those of a plain step."""
+        naive = statistics.median(seconds["naive"])
+        measuring = [value for step, value in enumerate(seconds["refresh"]) if step % REFRESH == 0]
+        others = [value for step, value in enumerate(seconds["refresh"]) if step % REFRESH]
+        if not others:  # of a network whose steps are long: the second one is measured alone
+            others = [self.step("refresh", self.batch(0))]
+        round_ = statistics.median(measuring) + (REFRESH - 1) * statistics.median(others)
+        return round_ / REFRESH / naive
 
 
 def main(what: str, case: str, *rest: str) -> None:

@@ -199,10 +199,11 @@ def memorized(folder: Path) -> dict:
     with Scratch("bench-detect", []) as scratch:
         scores = probe.measure(model, [PROMPT, "a drawing"], settings.detectors, settings, KEY, scratch)
     record = {"scores": len(scores), "detection, s": time.perf_counter() - start, "GiB detecting": peak()}
-    data = training_data(make_target(model), model, 1, anchored=False)
+    data = training_data(make_target(model), model, anchored=False)
     with torch.no_grad():
         seen = FixedCondition(model, model.condition([PROMPT]))
-    method = methods.load("siss")
+    method = methods.load("siss", {"norm": 1.0})
+    method.begin(seen, {"seed": 1})
     training = Training(steps=1, lr=1e-5, batch=1, gradient_checkpointing=True)
     start = time.perf_counter()
     with Scratch("bench-memorized", []) as scratch:
@@ -224,7 +225,7 @@ def make_target(model: TextToImage) -> TrainingTarget:
         agrees={},
     )
     retain, forget = torch.randn(2, 2, *model.shape)
-    return TrainingTarget(prompt, retain, forget, retain[:, None])
+    return TrainingTarget(prompt, retain, forget, torch.zeros(2, 1, dtype=torch.int64))
 
 
 COMMANDS: dict[str, Callable[..., dict]] = {

@@ -40,7 +40,8 @@ def main(options: argparse.Namespace) -> None:
         return np.stack([restored, sample_chunk(model, (0, "example"), 0, 8, "ddim", 50)])
 
     before = draw()
-    method = methods.load("siss", {"lam": 0.5})
+    method = methods.load("siss", {"lam": 0.5, "ratio": 0.1})
+    method.begin(model, {"seed": 0})
     parameters = model.trainable()
     optimizer = torch.optim.AdamW(parameters, options.lr)
     generator = torch.Generator().manual_seed(0)
@@ -60,6 +61,7 @@ def main(options: argparse.Namespace) -> None:
             parameter.grad = piece.view_as(parameter)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
+        method.after_step()
         print(step, {name: round(loss.item(), 2) for name, loss in losses.items()}, logged)
     unconditional.save(model, options.out / "model")
     write_png(options.out / "before-and-after.png", sheet(np.stack([before, draw()], 1).reshape(-1, *shape), 8), 4)

@@ -68,7 +68,13 @@ PARAMETERS = {
     "runtime": {"device": "cpu"},
     "rows": {
         "naive": {"method": "naive_deletion", "paper": "naive", "lr": 1e-3, "steps": 4},
-        "siss-05": {"method": "siss", "paper": "siss_0.5", "lr": 1e-3, "steps": 4, "options": {"lam": 0.5}},
+        "siss-05": {
+            "method": "siss",
+            "paper": "siss_0.5",
+            "lr": 1e-3,
+            "steps": 4,
+            "options": {"lam": 0.5, "norm": 1.0},
+        },
     },
     "base_models": {
         "tiny": {

@@ -1,4 +1,4 @@
-"""What concept tasks train on: pairs that belong together, and states of the original model's own sampling."""
+"""What concept tasks train on: pairs that belong together, and pictures of the original model's own."""
 
 import dataclasses
 
@@ -8,21 +8,20 @@ import torch
 from conftest import SCHEDULER, TEXT_MODEL, TEXT_SCHEDULER, UNET
 from project import ROOT
 
-from palinode.core.images import to_images, to_model
+from palinode.core.images import to_model
 from palinode.core.io import read_json
 from palinode.core.scratch import Scratch
+from palinode.data import captions, prompt_sets
 from palinode.models import class_conditional, text_to_image
-from palinode.models.guidance import Guided
 from palinode.params.concept_tasks import ConceptSample
 from palinode.params.stage_settings import Amounts, PrepareConcept
-from palinode.sampling import paired, prompted
-from palinode.sampling.samplers import ddim
+from palinode.sampling import prompted
 from palinode.tasks.concept import training_data
 from palinode.tasks.concept.training_data import Made
 from palinode.training import concept_batches
 from palinode.training.concept_batches import ConceptBatches, ConceptData
 
-AMOUNTS = Amounts(retain=12, pairs=10, trajectories=4)
+AMOUNTS = Amounts(retain=12, pairs=10)
 SAMPLE = ConceptSample(guidance=2.0, steps=3, each=4)
 PROMPTS = """
 templates: {training: ["a picture of {}"], new: ["look at {}"]}
@@ -47,7 +46,6 @@ def settings(**changes) -> PrepareConcept:
         "prompts": None,
         "amounts": AMOUNTS,
         "sample": SAMPLE,
-        "trajectory_steps": 5,
     }
     return PrepareConcept(**(values | changes))
 
@@ -85,8 +83,6 @@ def test_shapes_and_prompts_of_captions(captioned):
     data = captioned.data
     assert data.retain.shape == (12, 4, 8, 8)
     assert data.forget.shape == data.anchor.shape == (10, 4, 8, 8)
-    assert data.trajectory.shape == (4, 5, 4, 8, 8)
-    assert data.trajectory_times.tolist() == [81, 61, 41, 21, 1]
     assert data.prompts[0] == ""
     for target, anchor in zip(data.forget_prompt, data.anchor_prompt, strict=True):
         assert "cat" in data.prompts[target]
@@ -95,26 +91,11 @@ def test_shapes_and_prompts_of_captions(captioned):
     assert not words & {"cat", "kitty", "feline"}
 
 
-def test_states_are_those_of_sampling(model, captioned):
-    data = captioned.data
-    key = (1, "test target")
-    prompts = [data.prompts[i] for i in data.trajectory_prompt]
-    noise = paired.initial_noise(model, key, 0, 4)
-    assert torch.equal(data.trajectory[:, 0], noise)
-    ends, _, _ = prompted.trace(model, prompts, key, 2.0, 3)
-    with torch.inference_mode():
-        guided = Guided(model, model.condition(prompts), model.condition([""]), 2.0)
-        assert torch.allclose(ends, ddim(guided, noise, [67, 34, 1]), atol=1e-6)
-        images = to_images(model.decode(ends))
-    drawn = prompted.draw(model, prompts, key, 2.0, 3)
-    assert np.abs(drawn.astype(int) - images).max() <= 1
-
-
 def test_the_anchors_pictures_are_the_originals_own(model, captioned):
     data = captioned.data
     prompts = [data.prompts[i] for i in data.anchor_prompt]
-    ends, _, _ = prompted.trace(model, prompts, (1, "test anchor"), 2.0, 3)
-    torch.testing.assert_close(data.anchor, ends)
+    drawn = prompted.draw(model, prompts, (1, "test anchor"), 2.0, 3)
+    torch.testing.assert_close(data.anchor, model.encode_all(to_model(drawn)), msg="a picture, encoded again")
 
 
 def test_closed_forms_get_every_name(captioned, corpus):
@@ -122,6 +103,10 @@ def test_closed_forms_get_every_name(captioned, corpus):
     assert (names["target"], names["anchor"]) == (["cat"], ["dog"])
     assert len(names["kept"]) == len(corpus.concepts) - 2 + 5
     assert not {"cat", "dog"} & set(names["kept"])
+    templates = captions.EMOJI.templates.training
+    assert names["target_in_templates"] == [template.format("a cat") for template in templates]
+    assert len(names["kept_in_templates"]) == len(templates) * len(names["kept"])
+    assert prompt_sets.ending_in(captions.EMOJI, "noto", ["cat"])[1] == "a drawing of a cat, noto"
 
 
 def test_there_is_a_real_picture_for_each_retained_prompt(captioned):
@@ -143,7 +128,7 @@ def test_data_comes_back_from_its_files(captioned, tmp_path):
 def test_a_subject_has_draws_of_its_own(model, place, captioned):
     other = training_data.build(model, settings(target="pig", anchor="cow"), 1, place)
     assert not torch.equal(other.data.retain, captioned.data.retain)
-    assert not torch.equal(other.data.trajectory[:, 0], captioned.data.trajectory[:, 0])
+    assert not torch.equal(other.data.anchor, captioned.data.anchor)
 
 
 # A file of prompts: the model draws all pictures itself
@@ -192,9 +177,7 @@ def test_classes(labelled, classes, place):
     assert (batch.c_a == 2).all()
     assert (batch.c_anchor == 0).all()
     assert (batch.c_null == 3).all()
-    assert (batch.c_traj == 2).all()
-    assert batch.traj.shape == batch.anchor.shape == batch.x.shape
-    assert set(batch.t_traj.tolist()) <= set(data.trajectory_times.tolist())
+    assert batch.anchor.shape == batch.x.shape
 
 
 def test_a_steps_batch_depends_on_its_number_alone(labelled, classes, place):
@@ -202,7 +185,7 @@ def test_a_steps_batch_depends_on_its_number_alone(labelled, classes, place):
     make = ConceptBatches(data, classes, 6, 1, (1, "test"))
     first = next(make(3))
     again = next(make(3))
-    for name in ("x", "a", "t", "eps", "u", "anchor", "traj", "t_traj", "c_x"):
+    for name in ("x", "a", "t", "eps", "u", "anchor", "c_x"):
         assert torch.equal(getattr(first, name), getattr(again, name)), name
     assert not torch.equal(first.eps, next(make(4)).eps)
 

@@ -48,6 +48,7 @@ def task(tmp_path, *, forget=None, together=True, **changes) -> PrepareImages:
         forget=str(tmp_path / "forget.npy") if forget is None else forget,
         together=together,
         hit_ratio=0.87,
+        neighbours=2,
     )
 
 

@@ -215,13 +215,25 @@ def test_guidance_moves_away_from_the_null_prompt(models, kind):
 def test_guidance_costs_two_evaluations_unless_its_scale_is_one(fresh):
     x, t = noise(fresh)
     condition = fresh.condition([0, 1, 2])
-    visited: list[torch.Tensor] = []
     with torch.no_grad():
-        Guided(fresh, condition, fresh.condition([None]), 3.0, visited).predict(x, t)
+        Guided(fresh, condition, fresh.condition([None]), 3.0).predict(x, t)
         assert fresh.nfe["forward"] == 6
-        Guided(fresh, condition, fresh.condition([None]), 1.0, visited).predict(x, t)
+        Guided(fresh, condition, fresh.condition([None]), 1.0).predict(x, t)
     assert fresh.nfe["forward"] == 9
-    assert [torch.equal(state, x) for state in visited] == [True, True]
+
+
+@of_kinds("text")
+def test_others_are_linear_and_convolutional_layers_outside_cross_attention(fresh):
+    """What ESD's code trains as esd-u: embeddings of time among them, norms not."""
+    train_only(fresh, "others")
+    trained = {name for name, parameter in fresh.net.named_parameters() if parameter.requires_grad}
+    assert {"conv_in.weight", "conv_out.bias", "time_embedding.linear_1.weight"} <= trained
+    assert not [name for name in trained if "norm" in name or "attn2." in name]
+    train_only(fresh, "cross-attention")
+    crossed = {name for name, parameter in fresh.net.named_parameters() if parameter.requires_grad}
+    rest = {name for name, _ in fresh.net.named_parameters()} - trained - crossed
+    assert crossed and all("attn2." in name for name in crossed)
+    assert rest and all("norm" in name for name in rest)
 
 
 @pytest.mark.parametrize("kind", CONDITIONAL)

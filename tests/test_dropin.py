@@ -122,8 +122,8 @@ class Trajectory(Method):
     needs = frozenset({"trajectory"})
 
     def losses(self, model, batch):
-        prediction = model.predict(batch.traj, batch.t_traj, batch.c_traj)
-        return {"forget": error(prediction, torch.zeros_like(batch.traj))}
+        z_t, t = batch.trajectory_states(model, 3.0)
+        return {"forget": error(model.predict(z_t, t, batch.c_a), torch.zeros_like(z_t))}
 
     def combine(self, grads):
         return grads["forget"], {}

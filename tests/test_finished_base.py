@@ -45,7 +45,7 @@ TASK = {
     "prompts": "data/prompts/few.yaml",
     "target": "parachute",
     "anchor": "airplane",
-    "data": {"retain": 5, "pairs": 4, "trajectories": 2, "fisher": [1, 1], "saliency": 1},
+    "data": {"retain": 5, "pairs": 4, "fisher": 1, "fisher_steps": 1, "saliency": 1},
     "unlearn": {"batch": 2, "gradient_checkpointing": True},
     "sample": {"steps": 2, "each": 3, "chunk": 4},
     "bootstrap": 10,
@@ -121,7 +121,6 @@ def test_pictures_are_the_models_own(work):
     data = concept_batches.load(work / "out/tasks/own/0/training")
     model = loading.load(work / "models/sd/model")
     assert data.retain.shape == (5, 4, 8, 8) and data.forget.shape == data.anchor.shape == (4, 4, 8, 8)
-    assert data.trajectory.shape[:2] == (2, 2)
     retained = [data.prompts[i] for i in data.retain_prompt]
     assert not any("parachute" in text or "canopy" in text for text in retained)
     for target, anchor in zip(data.forget_prompt, data.anchor_prompt, strict=True):

@@ -59,7 +59,7 @@ def test_forgetting_by_prompt_set_and_the_gap(context):
     metrics = concept_metrics.evaluate(context)
     assert [metrics[f"ua_{name.replace(' ', '_')}"].value for name in SETS[:5]] == [1.0, 0.9, 0.8, 0.4, 0.5]
     gap = metrics["ua_gap"]
-    assert gap.value == pytest.approx(0.4) and gap.lo < 0.4 < gap.hi
+    assert gap.value == pytest.approx(1 - (0.9 + 0.8 + 0.4) / 3) and gap.lo < 0.3 < gap.hi
     assert metrics["target_probability"].value == 0 and metrics["target_entropy"].value == 0.5
     assert metrics["alignment_near"].value == 0.5 and "alignment_anchor" not in metrics, "one caption has no rival"
     assert "alignment_other_domain" not in metrics, "a caption with a style has no rival without one"

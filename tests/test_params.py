@@ -10,7 +10,7 @@ from project import ROOT, set_key
 
 from palinode import methods, params
 from palinode.core.errors import UserError
-from palinode.core.io import read_csv
+from palinode.core.io import read_csv, read_json
 from palinode.params import KINDS
 from palinode.pipeline import planning
 
@@ -120,28 +120,28 @@ def test_a_task_overrides_a_row(change):
 # Learning rates
 
 
-def read_searches(kind: str) -> dict[tuple[str, str], list[dict]]:
-    """(validation task, row) -> its trials, with numbers in the place of text."""
+def read_searches(kind: str) -> dict[str, list[dict]]:
+    """Validation task -> its trials, with numbers in the place of text."""
     searches = defaultdict(list)
     for line in read_csv(ROOT / f"results/tuning-{kind}.csv"):
-        numbers = {metric: float(line[metric]) for metric in tune.RULES[kind].metrics}
-        searches[line["task"], line["row"]].append(line | numbers)
+        numbers = {metric: float(line[metric]) for metric in ("lr", *tune.RULES[kind].metrics) if line[metric]}
+        searches[line["task"]].append(line | numbers)
     return searches
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_chosen_is_chosen_by_the_rule(shipped, kind):
-    searches = read_searches(kind)
-    for (task, row), trials in searches.items():
-        if row == "base":
-            continue
-        (base,) = searches.get((task, "base"), [{}])
-        winner = tune.RULES[kind].choose(trials, base)
-        assert sorted(float(trial["lr"]) for trial in trials) == sorted(tune.grid(shipped, kind, task)), (task, row)
-        assert [trial["chosen"] == "1" for trial in trials] == [trial is winner for trial in trials], (task, row)
+    for task, lines in read_searches(kind).items():
+        (base,) = [line for line in lines if line["row"] == "base"] or [{}]
+        trials = [line for line in lines if line["row"] != "base"]
+        for row in {trial["row"] for trial in trials}:
+            tried = sorted(trial["lr"] for trial in trials if trial["row"] == row)
+            assert tried == sorted(tune.grid(shipped, kind, task)), (task, row)
+        marked = tune.mark_winners(trials, base, tune.RULES[kind])
+        assert [int(trial["chosen"]) for trial in trials] == [trial["chosen"] for trial in marked], task
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["concept", "prompts"])
 def test_learning_rates_are_the_winners_of_the_search(shipped, kind):
     assert shipped.concept.lr_multiplier == 1
     searches = read_searches(kind)
@@ -150,10 +150,37 @@ def test_learning_rates_are_the_winners_of_the_search(shipped, kind):
         for row in enabled.rows:
             if methods.find(shipped.rows[row].method).closed_form:
                 continue
-            trials = searches[f"{task}-val", tune.TWINS.get(row, row)]
-            assert trials, f"{row} was never searched on {task}-val"
-            (winner,) = [trial for trial in trials if trial["chosen"] == "1"]
-            assert shipped.row(task, row).lr == float(winner["lr"]), (task, row)
+            searched = tune.TWINS.get(row, row)
+            chosen = [
+                line["lr"] for line in searches[f"{task}-val"] if (line["row"], line["chosen"]) == (searched, "1")
+            ]
+            assert chosen == [shipped.row(task, row).lr], (task, row)
+
+
+def test_all_rows_that_forget_images_have_one_learning_rate(shipped):
+    """The paper's protocol: nothing is tuned by row, and steps keep its ratio of 3 to 1."""
+    searches = read_searches("images")
+    for task in shipped.images.tasks:
+        lines = searches[f"{task}-val"]
+        assert {line["row"] for line in lines} == {"base", *tune.PROTOCOL_ROWS}
+        (chosen,) = {line["lr"] for line in lines if line["chosen"] == "1"}
+        for row in (name for name in shipped.rows if name.startswith(("siss", "naive", "neggrad"))):
+            assert shipped.row(task, row).lr == chosen, row
+        assert {shipped.row(task, row).lr for row in shipped.images.rows} == {chosen}
+    steps = {row: shipped.rows[row].steps for row in shipped.images.rows}
+    assert {steps[row] for row in tune.PROTOCOL_ROWS} == {90}
+    assert {steps[row] for row in ("neggrad", "siss-1", "erasediff-siss")} == {30}
+
+
+def test_constant_norms_are_those_that_were_measured(shipped):
+    """A tenth of naive deletion's gradient norm over its first steps, on the validation task."""
+    measured = read_json(ROOT / "results/constant-norms.json")
+    for kind in ("images", "prompts"):
+        for task in shipped.enabled(kind).tasks:
+            record = measured[f"{task}-val"]
+            assert record["norm"] == float(f"{0.1 * record['mean_norm']:.2g}")
+            for row in ("siss-0", "siss-05", "siss-1", "siss-no-is", "siss-05-refresh10"):
+                assert shipped.row(task, row).options["norm"] == record["norm"], (task, row)
 
 
 def test_validation_tasks_are_never_reported(shipped):

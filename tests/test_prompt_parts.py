@@ -50,29 +50,33 @@ def model(corpus) -> text_to_image.TextToImage:
 def test_siss_on_a_model_with_a_fixed_prompt_is_finite(model, lam):
     with torch.no_grad():
         seen = FixedCondition(model, model.condition(["a cat"]))
-    retain, forget, *states = torch.randn(7, 5, *model.shape, generator=torch.Generator().manual_seed(0))
+    retain, forget = torch.randn(2, 5, *model.shape, generator=torch.Generator().manual_seed(0))
     prompt = MemorizedPrompt("a cat", "verbatim", 1.0, "cat", "a cat", 0, [], {}, {})
-    target = TrainingTarget(prompt, retain, forget[:3], torch.stack(states[:2], 1))
-    data = training_data(target, model, 2, anchored=False)
-    batches = ConceptBatches(data, model, 3, 2, ("key",))
+    target = TrainingTarget(prompt, retain, forget[:3], torch.tensor([[0, 1], [2, 3], [4, 0]]))
+    data = training_data(target, model, anchored=False)
+    batches = ConceptBatches(data, model, 3, 2, ("key",), neighbours=target.neighbours)
     first, again = (next(batches(4)) for _ in range(2))
     assert torch.equal(first.x, again.x) and torch.equal(first.eps, again.eps)
+    for a, near in zip(first.a, first.neighbours, strict=True):
+        row = next(i for i in range(3) if torch.equal(target.forget[i], a))
+        assert torch.equal(near, retain[target.neighbours[row]])
     assert torch.equal(first.c_x, first.c_a) and not torch.equal(first.c_anchor, first.c_a)
     x_t, t = first.x, first.t
     assert torch.equal(seen.predict(x_t, t), model.predict(x_t, t, first.c_a))
     assert torch.equal(seen.predict(x_t, t, first.c_anchor), model.predict(x_t, t, model.condition([""] * 3)))
     settings = Training(steps=2, lr=1e-3, batch=3, accumulate=2)
     with Scratch("fixed", []) as scratch:
-        history = train(seen, methods.load("siss", {"lam": lam}), batches, settings, scratch, "fixed")
+        method = methods.load("siss", {"lam": lam, "norm": 1.0})
+        method.begin(seen, {"seed": 1})
+        history = train(seen, method, batches, settings, scratch, "fixed")
     assert all(np.isfinite(value) for line in history for value in line.values())
     assert seen.nfe is model.nfe and model.nfe["forward"] >= 2 * 3 * 2
 
 
 def test_a_method_with_an_anchor_keeps_what_the_null_prompt_draws(model):
-    states = torch.zeros(2, 2, *model.shape)
     prompt = MemorizedPrompt("a cat", "verbatim", 1.0, "cat", "a cat", 0, [], {}, {})
-    target = TrainingTarget(prompt, torch.ones(3, *model.shape), torch.zeros(2, *model.shape), states)
-    plain, anchored = (training_data(target, model, 2, anchored) for anchored in (False, True))
+    target = TrainingTarget(prompt, torch.ones(3, *model.shape), torch.zeros(2, *model.shape), torch.zeros(2, 1))
+    plain, anchored = (training_data(target, model, anchored) for anchored in (False, True))
     assert plain.prompts == anchored.prompts == ["", "a cat"]
     assert plain.retain_prompt.tolist() == [1, 1, 1] and anchored.retain_prompt.tolist() == [0, 0, 0]
     assert anchored.anchor_prompt.tolist() == [0, 0] and anchored.forget_prompt.tolist() == [1, 1]
@@ -195,7 +199,6 @@ def test_norms_are_measured_at_the_detectors_first_step(model):
     ]
     assert np.array_equal(sampled[0].norms, sampled[1].norms)
     assert not np.array_equal(sampled[0].norms, sampled[2].norms)
-    assert len(PromptSampler(model, 1, "few", PromptSample(count=2, steps=2), 2).trace("a cat", 3)[0]) == 3
 
 
 def test_under_the_null_prompt_nothing_guides(model):

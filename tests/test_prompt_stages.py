@@ -22,7 +22,8 @@ pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
 __all__ = ["untrained"]  # a fixture
 ROWS = {
     "naive": {"method": "naive_deletion"},
-    "siss-0": {"method": "siss", "options": {"lam": 0.0}},
+    "siss-0": {"method": "siss", "options": {"lam": 0.0, "norm": 1.0}},
+    "retrack": {"method": "retrack"},
     "salun": {"method": "salun"},
     "esd-x": {"method": "esd", "trainable": "cross-attention"},
     "concept-ablation": {"method": "concept_ablation", "trainable": "cross-attention-kv"},
@@ -32,7 +33,7 @@ ROWS = {
 }
 EVERY = tuple(row for row in ROWS if row != "salun")
 # Samples sent forward in four steps of two: once a loss where nothing else is said.
-FORWARD = dict.fromkeys(EVERY, 8) | {"erasediff": 16, "esd-x": 24, "concept-ablation": 16, "anchored": 32, "uce": 0}
+FORWARD = dict.fromkeys(EVERY, 8) | {"erasediff": 16, "retrack": 16, "concept-ablation": 16, "anchored": 32, "uce": 0}
 REFERENCES = ("base", "mitigated")
 
 
@@ -94,7 +95,10 @@ def test_a_task_runs_from_flagged_prompts_to_metrics(work):
         metrics = read_json(cell / "evaluation/metrics.json")
         assert base.keys() < metrics.keys() and metrics["success_modified"]["n"] == 1
         assert metrics["integrity_ordinary_judge"]["value"] < 1 and metrics["memorized_original"]["n"] == 4
-        assert metrics["nfe_forward"]["value"] == FORWARD[row], row
+        if row == "esd-x":  # follows trajectories of two steps, from a random one of which it goes on
+            assert 24 <= metrics["nfe_forward"]["value"] <= 24 + 2 * 8
+        else:
+            assert metrics["nfe_forward"]["value"] == FORWARD[row], row
         looked = {"0", "2"} if row == "uce" else {"0", "2", "4"}
         lines = read_csv(cell / "evaluation/steps.csv")
         assert len(lines) == 2 * len(looked) and {line["step"] for line in lines} == looked

@@ -6,7 +6,6 @@ import torch
 from conftest import SCHEDULER, TEXT_MODEL, TEXT_SCHEDULER, UNET
 
 from palinode.core.errors import UserError
-from palinode.core.images import to_images
 from palinode.core.scratch import Scratch
 from palinode.models import class_conditional, text_to_image, unconditional
 from palinode.models.guidance import Guided
@@ -190,17 +189,19 @@ def test_finished_chunks_of_prompts_are_not_drawn_again(text_model, scratch):
     assert np.array_equal(again[2:], whole[2:])
 
 
-def test_a_trajectory_is_what_the_model_was_shown():
-    """Classes with pixels, in two chunks: the end is the sample, the first state is the noise."""
+def test_states_lie_on_trajectories_of_the_sampler():
+    """Whatever the others of a batch do: each state is what sampling from its noise has before its step."""
     model = class_conditional.create(UNET, SCHEDULER | {"clip_sample": False}, classes=3, seed=1)
-    prompts = [0, 2, None]
-    ends, states, times = prompted.trace(model, prompts, KEY, 2.0, 4, chunk=2)
-    assert times.tolist() == [750, 500, 250, 0]
-    assert states.shape == (3, 4, 1, 8, 8)
-    noise = paired.initial_noise(model, KEY, 0, 3)
-    assert torch.equal(states[:, 0], noise)
+    condition, null = model.condition([0, 2, 1, 0, 2, 1, 0, 2]), model.condition([None])
+    times = prompted.timesteps(model.config, 4)
+    generator = torch.Generator().manual_seed(0)
+    states, t = prompted.trajectory_states(model, condition, null, 2.0, times, generator)
+    assert states.shape == (8, 1, 8, 8) and set(t.tolist()) <= {750, 500, 250, 0}
+    noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        guided = Guided(model, model.condition(prompts), model.condition([None]), 2.0)
-        torch.testing.assert_close(samplers.ddim(guided, noise, times.tolist()), ends, rtol=1e-4, atol=1e-4)
-    drawn = prompted.draw(model, prompts, KEY, 2.0, 4)
-    assert np.abs(drawn.astype(int) - to_images(ends)).max() <= 1
+        for i in range(8):
+            x = noise[i : i + 1]
+            guided = Guided(model, condition[i : i + 1], null, 2.0)
+            for step in range(times.index(int(t[i]))):
+                x = samplers.ddim_step(guided, x, times[step], times[step + 1])
+            torch.testing.assert_close(states[i : i + 1], x, rtol=1e-4, atol=1e-4)

@@ -38,7 +38,8 @@ def run(settings, scratch, method="siss", stop_at=None, watch=None):
             raise KeyboardInterrupt
         return batches(step)
 
-    chosen = methods.load(method) if isinstance(method, str) else method
+    chosen = methods.load(method, {"ratio": 0.1} if method == "siss" else {}) if isinstance(method, str) else method
+    chosen.begin(model, {"seed": 1})
     history = train(model, chosen, interrupted, settings, scratch, "test", watch)
     return [p.detach().clone() for p in model.net.parameters()], history, model.nfe
 

@@ -41,7 +41,7 @@ TEXT_BASE = {
 }
 CONCEPT = {
     "unlearn": {"batch": 2},
-    "data": {"retain": 8, "pairs": 6, "trajectories": 3, "fisher": [2, 2], "saliency": 2},
+    "data": {"retain": 8, "pairs": 6, "fisher": 1, "fisher_steps": 2, "saliency": 2},
     "sample": {"steps": 2, "each": 3},
     "bootstrap": 10,
 }
@@ -51,6 +51,7 @@ PROMPT_TASK = {
     "split": {"images": 8, "trial": 2, "edits": 3, "agree": 0.01},
     "sample": {"steps": 2, "count": 4, "every": 2, "ordinary": 4},
     "real": 16,
+    "neighbours": 1,
     "unlearn": {"steps": 4, "batch": 2},
     "bootstrap": 10,
 }

@@ -45,7 +45,7 @@ for one seed's pictures, since all seeds draw from the same noise."""
 ATTACKED = """Under attack: share of pictures for the training prompts in which the judge sees the target, and the \
 first of the steps looked at with half of them. At step 0 prompt tuning has random words."""
 TESTED = """Share = of the paired bootstrap replicates in which the claim is true (at least 95 %: holds, at most 5 %: \
-fails). Why the others are untested stands in [claims.json](claims.json)."""
+fails). What is true by construction was not tested. Why others are untested stands in [claims.json](claims.json)."""
 TRUTH = {True: "true", False: "false", None: "–"}
 
 
@@ -198,7 +198,7 @@ def list_verdicts(entries: list[dict]) -> str:
     for entry in entries:
         if entry["verdict"] != "untested":
             statement = entry["statement"].replace("|", "\\|")
-            share = show_share(entry["share"])
+            share = "–" if entry["share"] is None else show_share(entry["share"])
             cells = (statement, f"`{entry['table']}`", TRUTH[entry["published"]], entry["verdict"], share)
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

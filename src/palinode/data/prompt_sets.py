@@ -136,6 +136,16 @@ def readable(
     return texts
 
 
+def ending_in(grammar: Grammar, name: str, things: list[str]) -> list[str]:
+    """A prompt in each of the training templates that ends in a name: of a thing, or of a style after some thing."""
+    templates = grammar.templates.training
+    if name in things:
+        return [template.partition("{}")[0] + captions.with_article(name) for template in templates]
+    before, _, _ = grammar.in_style.partition("{}")
+    shown = zip(templates, itertools.cycle(things), strict=False)
+    return [template.format(captions.with_article(thing)) + before + name for template, thing in shown]
+
+
 def _retained_things(
     grammar: Grammar, concepts: dict[str, Concept], target: str, anchor: str
 ) -> dict[str, list[Caption]]:

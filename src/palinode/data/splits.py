@@ -15,6 +15,7 @@ from palinode.core.errors import UserError
 from palinode.core.image_set import ImageSet
 from palinode.core.io import read_array, write_array, write_json
 from palinode.data import sources
+from palinode.data.neighbours import nearest_rows
 from palinode.params.bases import ImageData
 from palinode.params.stage_settings import PrepareImageBase, PrepareImages
 
@@ -69,10 +70,11 @@ def prepare_base(settings: PrepareImageBase, folder: Path) -> dict:
 
 
 def prepare_task(settings: PrepareImages, folder: Path) -> dict:
-    """Write retain.npy, forget.npy, reference.npy and metadata.json of a task into `folder`; return the metadata.
+    """Write retain.npy, forget.npy, neighbours.npy, reference.npy and metadata.json of a task; return the metadata.
 
     retain.npy holds X without any image of the forget set. A subject's own retain set adds the forget images of the
-    other subjects. UserError when A is empty, X\\A is empty, A and X\\A or X and the reference share an image, or an
+    other subjects. neighbours.npy, int64 [forget, K], holds rows of the retain set of the subject that an image is of.
+    UserError when A is empty, X\\A is empty, A and X\\A or X and the reference share an image, or an
     image cannot be read. X\\A is written image by image: it may be larger than memory.
     """
     data = settings.data
@@ -95,50 +97,56 @@ def prepare_task(settings: PrepareImages, folder: Path) -> dict:
     copies = data.repeated.copies if repeated and data.repeated is not None else 1
     everything = list(range(len(forget)))
     groups = [everything] if settings.together else [[i] for i in everything]
+    subjects = []
+    rows = []
+    for group in groups:
+        own = _retain_set(retain, forget, group, copies)
+        nearest, distances = nearest_rows(own, forget[group], settings.neighbours)
+        rows.append(nearest)
+        least = round(float(distances.min()) / 255, 6)
+        subjects.append(
+            {
+                "forget": group,
+                "k": copies * len(group),
+                "nearest_retain": least,
+                "hit_distance": settings.hit_ratio * least,
+            }
+        )
+    write_array(folder / "neighbours.npy", np.concatenate(rows))
     metadata = {
         "n": len(retain) + copies * len(forget),
         "copies": copies,
         "shape": list(shape),
         "reference": "reference" if data.reference else "retain",
-        "subjects": [_subject(retain, forget, group, copies, settings.hit_ratio) for group in groups],
+        "subjects": subjects,
     }
     write_json(folder / "metadata.json", metadata)
     return metadata
 
 
-def _subject(retain: np.ndarray, forget: np.ndarray, group: list[int], copies: int, hit_ratio: float) -> dict:
-    own = forget[group]
-    others = np.delete(forget, group, axis=0)
-    nearest = nearest_distance(retain, own)
-    if len(others):
-        nearest = min(nearest, nearest_distance(others, own))
-    return {
-        "forget": group,
-        "k": copies * len(group),
-        "nearest_retain": nearest,
-        "hit_distance": hit_ratio * nearest,
-    }
-
-
 def read_subject(folder: Path, subject: int, metadata: dict) -> tuple[ImageSet, np.ndarray]:
     """(X\\A, A) of one subject of a prepared task, uint8 [., H, W, C]."""
     retain = read_array(folder / "retain.npy")
-    forget = read_array(folder / "forget.npy")
+    forget = np.asarray(read_array(folder / "forget.npy"))
     group = metadata["subjects"][subject]["forget"]
-    others = np.delete(np.asarray(forget), group, axis=0)
-    if not len(others):
-        return retain, forget
-    return JoinedImages([retain, *[others] * metadata["copies"]]), np.asarray(forget)[group]
+    return _retain_set(retain, forget, group, metadata["copies"]), forget[group]
+
+
+def read_neighbours(folder: Path, subject: int, metadata: dict) -> np.ndarray:
+    """Rows of a subject's retain set nearest to each of its images to forget, int64 [A, K]."""
+    return np.asarray(read_array(folder / "neighbours.npy"))[metadata["subjects"][subject]["forget"]]
+
+
+def _retain_set(retain: np.ndarray, forget: np.ndarray, group: list[int], copies: int) -> ImageSet:
+    """X without a subject's images: what is retained of all, and the images of the other subjects."""
+    others = np.delete(forget, group, axis=0)
+    return JoinedImages([retain, *[others] * copies]) if len(others) else retain
 
 
 def nearest_distance(retain: np.ndarray, forget: np.ndarray) -> float:
     """Smallest L2 distance, pixels in [0, 1], between any retain and any forget image."""
-    best = np.inf
-    for image in forget.reshape(len(forget), -1).astype(np.float32):
-        for first in range(0, len(retain), 256):
-            block = retain[first : first + 256].reshape(-1, image.size).astype(np.float32)
-            best = min(best, float(np.sqrt(((block - image) ** 2).sum(1).min())) / 255)
-    return round(best, 6)
+    _, distances = nearest_rows(retain, forget, 1)
+    return round(float(distances.min()) / 255, 6)
 
 
 def write_labelled(path: Path, part: str, shape: Shape, folder: Path, without: int | None = None) -> int:

@@ -12,7 +12,7 @@ from palinode.memorization.probe import Probe
 from palinode.models.text_to_image import TextToImage
 from palinode.params.prompt_tasks import PromptSample
 from palinode.sampling.paired import initial_noise
-from palinode.sampling.prompted import draw, timesteps, trace
+from palinode.sampling.prompted import draw, timesteps
 
 VERSIONS = ("modified", "original")  # of a prompt: what the SISS paper calls partially and fully memorized
 
@@ -63,13 +63,6 @@ class PromptSampler:
     def control_samples(self, controls: ControlPrompts) -> tuple[np.ndarray, np.ndarray]:
         """A picture under each ordinary prompt, and under each of the others."""
         return self.draw(controls.ordinary, "ordinary"), self.draw(controls.others, "others")
-
-    def trace(self, text: str, steps: int) -> torch.Tensor:
-        """States of sampling trajectories under a prompt, float32 [count, steps, C, h, w]."""
-        sample = self.sample
-        key = (self.root_seed, f"{self.name} trace {text}")
-        _, states, _ = trace(self.model, [text] * sample.count, key, sample.guidance, steps, sample.chunk)
-        return states
 
     @torch.no_grad()
     def _norms(self, text: str, use: str) -> np.ndarray:

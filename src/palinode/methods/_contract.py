@@ -12,9 +12,10 @@ from palinode.models.denoiser import Denoiser
 NEEDS = {
     "unconditional": "a model that predicts without a condition",
     "anchor": "an anchor that takes the target's place",
-    "trajectory": "states of the original model's sampling under the target's prompts",
+    "trajectory": "sampling trajectories of the original model under the target's prompts",
     "saliency": "the gradient's size on what is forgotten, for every weight",
     "fisher": "the Fisher information of what is kept, for every weight",
+    "neighbours": "the retained pictures nearest to each picture to forget",
     "text": "prompts, and the text states that the model reads them as",
 }
 
@@ -24,6 +25,7 @@ LOSSES = {
     "forget": "on what is forgotten; whether it falls or rises is the method's own",
     "anchor": "the denoising loss on pictures of the anchor",
     "adversary": "what a discriminator of target and anchor makes of the target's predictions",
+    "combined": "retain minus superfactor times forget, where one backward pass serves both",
     "penalty": "the distance of the weights from where they started, each weighed by its importance",
 }
 
@@ -48,7 +50,8 @@ class BatchLike(Protocol):
     """What a method may use of a micro-batch.
 
     x, a: retain and forget images [B, C, H, W]; t: int64 [B] in 0..total-1; eps: like x, ~ N(0, I); u: [B] ~ U[0, 1);
-    c_x, c_a: the conditions of x and a, None where the model takes none. All further draws come from `generator`.
+    c_x, c_a: the conditions of x and a, None where the model takes none; neighbours: the retained images nearest to
+    each of a, [B, K, C, H, W], for a method that needs them. All further draws come from `generator`.
     """
 
     x: Tensor
@@ -60,6 +63,7 @@ class BatchLike(Protocol):
     generator: torch.Generator
     c_x: Tensor | None
     c_a: Tensor | None
+    neighbours: Tensor | None
 
     def redraw(self) -> tuple[Tensor, Tensor]:
         """An independent (t, eps)."""
@@ -74,16 +78,16 @@ class ConceptBatchLike(BatchLike, Protocol):
     """What there is besides, for a method that needs an anchor or trajectories.
 
     anchor: pictures that the original model draws under c_anchor, the prompts of c_a with the anchor in the target's
-    place; c_null: the condition of the null prompt, one row; traj: states of the original model's sampling under
-    c_traj, prompts of the target, at time steps t_traj.
+    place; c_null: the condition of the null prompt, one row.
     """
 
     anchor: Tensor
     c_anchor: Tensor
     c_null: Tensor
-    traj: Tensor
-    t_traj: Tensor
-    c_traj: Tensor
+
+    def trajectory_states(self, model: Denoiser, guidance: float) -> tuple[Tensor, Tensor]:
+        """States of fresh sampling trajectories of a model under c_a, each stopped at random: (z_t like a, t [B])."""
+        ...
 
 
 class Method:
@@ -123,7 +127,11 @@ class Method:
         """Called after every optimiser step."""
 
     def edit(self, model: Any, names: dict[str, list[str]]) -> None:
-        """The edit of a method in closed form. names: prompts that end in the name of "target", "anchor", "kept"."""
+        """The edit of a method in closed form.
+
+        names: prompts that end in the name of "target", "anchor", "kept"; the same in the templates of the training
+        prompts: "target_in_templates" and so on, target and anchor pair by pair.
+        """
         raise TypeError(f"{type(self).__name__} defines no edit")
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,26 +5,32 @@ Goodfellow et al. (NeurIPS 2014, arXiv 1406.2661).
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+Norm = Literal["group", "batch"]
+
 
 class Discriminator(nn.Module):
-    """Strided convolutions with group normalisation, logits of patches; the first layer is not normalised."""
+    """Strided convolutions, logits of patches; the first and the last layer are not normalised.
 
-    def __init__(self, channels: int, widths: Sequence[int]):
+    norm: "group", with a last layer that keeps the size; "batch", with one of kernel 4 that takes a row and a column
+    off, as DoCo's public code has it.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int], norm: Norm = "group"):
         super().__init__()
         layers: list[nn.Module] = []
         before = channels
         for i, width in enumerate(widths):
             layers.append(nn.Conv2d(before, width, 4, 2, 1))
             if i:
-                layers.append(nn.GroupNorm(8, width))
+                layers.append(nn.GroupNorm(8, width) if norm == "group" else nn.BatchNorm2d(width))
             layers.append(nn.LeakyReLU(0.2))
             before = width
-        self.layers = nn.Sequential(*layers, nn.Conv2d(before, 1, 3, 1, 1))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(before, 1, 3 if norm == "group" else 4, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -36,12 +42,8 @@ class Adversary:
     leak: a generator's step leaves its gradient in the discriminator's (DoCo's public code), else it is frozen there.
     """
 
-    def __init__(
-        self, channels: int, widths: Sequence[int], rate: float, leak: bool, seed: int, device: str | torch.device
-    ):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.net = Discriminator(channels, widths).to(device)
+    def __init__(self, net: Discriminator, rate: float, leak: bool):
+        self.net = net
         self.adam = torch.optim.Adam(self.net.parameters(), rate, betas=(0.5, 0.999))
         self.leak = leak
 
@@ -65,6 +67,13 @@ class Adversary:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
         self.adam.load_state_dict(state["adam"])
+
+
+def create(channels: int, widths: Sequence[int], norm: Norm, seed: int, device: str | torch.device) -> Discriminator:
+    """A fresh discriminator of pictures with so many channels; its weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Discriminator(channels, widths, norm).to(device)
 
 
 def bce_to(logits: Tensor, label: float) -> Tensor:

@@ -11,8 +11,9 @@ def hold_ratio_(g_retain: Tensor, g_forget: Tensor, ratio: float) -> tuple[Tenso
     """g_retain - s g_forget with s chosen so that ||s g_forget|| = ratio * ||g_retain||.
 
     The superfactor of SISS (Alberti et al., ICLR 2025, arXiv 2503.01034); its Appendix A.3 says why a ratio below 1 is
-    safe. Returns the update direction, ascent on the forget term, and s. A forget gradient that underflowed to zero, or
-    whose factor is not finite, contributes nothing and gives s = 0: this is what lambda = 0 does at small t.
+    safe. Returns the update direction, ascent on the forget term, and s. A forget gradient that is nothing beside
+    g_retain, to the precision of its numbers, contributes nothing and gives s = 0: this is what lambda = 0 does at
+    small t.
     """
     return _subtract_scaled_(g_retain, g_forget, ratio * g_retain.norm())
 
@@ -20,15 +21,17 @@ def hold_ratio_(g_retain: Tensor, g_forget: Tensor, ratio: float) -> tuple[Tenso
 def hold_norm_(g_retain: Tensor, g_forget: Tensor, norm: float) -> tuple[Tensor, float]:
     """g_retain - s g_forget with s chosen so that ||s g_forget|| = norm.
 
-    What the SISS authors' code does instead (claserken/SISS at af2a29c, `scaling_norm`).
+    What the SISS authors' code does instead (claserken/SISS at af2a29c, `scaling_norm`). It finds g_forget by a
+    subtraction of float32 sums, so that one far below g_retain's precision is 0 there, as here.
     """
     return _subtract_scaled_(g_retain, g_forget, torch.tensor(float(norm)))
 
 
 def _subtract_scaled_(g_retain: Tensor, g_forget: Tensor, norm: Tensor) -> tuple[Tensor, float]:
-    factor = float(norm / g_forget.norm())
-    if not torch.isfinite(torch.tensor(factor)):
+    forget_norm = g_forget.norm()
+    if forget_norm <= torch.finfo(g_forget.dtype).eps * g_retain.norm():
         return g_retain, 0.0
+    factor = float(norm / forget_norm)
     return g_retain.sub_(g_forget, alpha=factor), factor
 
 
@@ -102,18 +105,20 @@ def project(g: Tensor, g_kept: Tensor, sizes: list[int], strength: float = 1.0) 
 def project_as_published(g: Tensor, g_kept: Tensor, sizes: list[int], strength: float = 1.0) -> tuple[Tensor, float]:
     """What DoCo's current public code does in the place of `project` (yongliang-wu/DoCo at ebf6ff4): no projection.
 
-    Both gradients are clipped to global norm 1; in a conflicting piece g - strength cos(g, g_kept) g_kept / ||g_kept||.
-    The factor ||g|| is missing, so that a short g is pushed past orthogonality, towards g_kept.
+    Both gradients are clipped to global norm 1; in a conflicting piece g - strength cos(g, g_kept) g_kept / ||g_kept||,
+    each norm enlarged by 1e-8. The factor ||g|| is missing, so that a short g is pushed past orthogonality, towards
+    g_kept.
     """
     clipped = g / g.norm().clamp_min(1.0)
     clipped_kept = g_kept / g_kept.norm().clamp_min(1.0)
     pieces = []
     conflicts = 0
     for piece, kept in zip(clipped.split(sizes), clipped_kept.split(sizes), strict=True):
-        cos = cosine(piece, kept)
+        direction = kept / (kept.norm() + 1e-8)
+        cos = piece / (piece.norm() + 1e-8) @ direction
         if cos < 0:
             conflicts += 1
-            pieces.append(piece - strength * cos * kept / kept.norm())
+            pieces.append(piece - strength * cos * direction)
         else:
             pieces.append(piece)
     return torch.cat(pieces), conflicts / len(sizes)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from palinode.methods import ConceptBatchLike, Method, Source
 from palinode.models.denoiser import Denoiser
+from palinode.models.text_to_image import first_token_detached
 
 
 @dataclass
@@ -16,8 +17,8 @@ class ConceptAblation(Method):
     """||sg eps_theta(m_t, c_anchor) - eps_theta(m_t, c_a)||^2 + w ||eps' - eps_theta(m_t', c_anchor)||^2.
 
     m: pictures that the original model draws of the anchor; c_anchor their prompts, c_a the same with the target's
-    name. The teacher is the current model. w: of the anchor's own denoising loss, with a t and noise of its own. This
-    is DoCo without its discriminator.
+    name. The teacher is the current model. w: of the anchor's own denoising loss, with a t and noise of its own.
+    bos_detach: nothing is learnt from the keys and values of the first token. This is DoCo without its discriminator.
     """
 
     source = Source(
@@ -30,13 +31,23 @@ class ConceptAblation(Method):
             "Squared errors are summed over pixels; the repository averages them over the valid part of a picture.",
             "Pictures are not augmented.",
             "The regularisation draws a new t and noise for the same pictures; the repository draws other pictures.",
+            "In its diffusers code a weight of 1 of that term is w 1/4 here, since it sums the other over channels.",
+            "The repository detaches the first token (option `bos_detach`).",
         ),
     )
-    needs = frozenset({"anchor"})
 
     w: Annotated[float, Field(ge=0)] = 0.0
+    bos_detach: bool = False
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"anchor", "text"} if self.bos_detach else {"anchor"})
 
     def losses(self, model: Denoiser, batch: ConceptBatchLike) -> dict[str, Tensor]:
+        with first_token_detached(model.net, self.bos_detach):
+            return self._losses(model, batch)
+
+    def _losses(self, model: Denoiser, batch: ConceptBatchLike) -> dict[str, Tensor]:
         m_t = model.schedule.add_noise(batch.anchor, batch.eps, batch.t)
         with torch.no_grad():
             teacher = model.predict(m_t, batch.t, batch.c_anchor)

@@ -7,10 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from palinode.methods import ConceptBatchLike, Method, Source
-from palinode.methods._discriminator import Adversary
+from palinode.methods import ConceptBatchLike, Method, Source, _discriminator
+from palinode.methods._discriminator import Adversary, Norm
 from palinode.methods._gradients import project, project_as_published
 from palinode.models.denoiser import Denoiser
+from palinode.models.text_to_image import first_token_detached
 
 Width = Annotated[int, Field(ge=8, multiple_of=8)]  # eight groups of channels are normalised
 
@@ -24,7 +25,8 @@ class DoCo(Method):
     a and s, the implied x_0 (current code) or the noise prediction (first code). retain: "none"; "sum", g_adversary +
     weight g_anchor; "project", g_adversary without its component along a conflicting g_anchor, tensor by tensor;
     "project-all", in one piece; "published", what the public code does instead (`_gradients.project_as_published`).
-    leak: leave the generator's gradient in D's, as the public code does. D and its optimiser belong to a run's state.
+    leak: leave the generator's gradient in D's. norm: of D, "batch" in the public code. bos_detach: nothing is learnt
+    from the keys and values of the first token. D and its optimiser belong to a run's state.
     """
 
     source = Source(
@@ -37,39 +39,51 @@ class DoCo(Method):
         deviations=(
             "The conflicting component is projected away exactly, as in the first code.",
             "The present code's rule pushes past orthogonality (option `retain: published`).",
-            "The discriminator is frozen in the generator's step; the public code lets the gradient leak (`leak`).",
-            "The discriminator has group normalisation and small widths; the public one batch normalisation.",
+            "It also leaks the generator's gradient into the discriminator (`leak`) and detaches the first token.",
+            "The discriminator has group normalisation and small widths; the public one batch normalisation (`norm`).",
             "The anchor's denoising loss is on the same pictures; the public code draws other ones.",
+            "The public code's warm-up counts from 0, so that it is a step longer than its number.",
         ),
     )
-    needs = frozenset({"anchor"})
 
     warmup: Annotated[int, Field(ge=0)] = 100
     rate: Annotated[float, Field(gt=0)] = 1e-4
     weight: Annotated[float, Field(ge=0)] = 0.1
     widths: Annotated[tuple[Width, ...], Field(min_length=1)] = (16, 32, 64)
+    norm: Norm = "group"
     on: Literal["x0", "eps"] = "x0"
     retain: Literal["none", "sum", "project", "project-all", "published"] = "project"
     leak: bool = False
+    bos_detach: bool = False
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"anchor", "text"} if self.bos_detach else {"anchor"})
 
     def begin(self, model: Denoiser, statistics: dict[str, Any]) -> None:
-        self._adversary = Adversary(model.shape[0], self.widths, self.rate, self.leak, statistics["seed"], model.device)
+        net = _discriminator.create(model.shape[0], self.widths, self.norm, statistics["seed"], model.device)
+        self._adversary = Adversary(net, self.rate, self.leak)
         self._original = model.frozen()
         self._sizes = [p.numel() for p in model.trainable()]
         self._step = 0
 
     def losses(self, model: Denoiser, batch: ConceptBatchLike) -> dict[str, Tensor]:
         m_t = model.schedule.add_noise(batch.anchor, batch.eps, batch.t)
-        other_t, other_eps = batch.redraw()
-        again = model.schedule.add_noise(batch.anchor, other_eps, other_t)
+        warming = self._step < self.warmup
         with torch.no_grad():
             original = self._original.predict(m_t, batch.t, batch.c_anchor)
             self._anchor = self._show(model, m_t, batch.t, original)
-        target = self._show(model, m_t, batch.t, model.predict(m_t, batch.t, batch.c_a))
+        with first_token_detached(model.net, self.bos_detach), torch.set_grad_enabled(not warming):
+            target = self._show(model, m_t, batch.t, model.predict(m_t, batch.t, batch.c_a))
         self._target = target.detach()
+        if warming:
+            return {}
         losses = {"adversary": self._adversary.generator_loss(target)}
         if self.retain != "none":
-            losses["anchor"] = (other_eps - model.predict(again, other_t, batch.c_anchor)).square().mean()
+            other_t, other_eps = batch.redraw()
+            again = model.schedule.add_noise(batch.anchor, other_eps, other_t)
+            with first_token_detached(model.net, self.bos_detach):
+                losses["anchor"] = (other_eps - model.predict(again, other_t, batch.c_anchor)).square().mean()
         return losses
 
     def _show(self, model: Denoiser, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
@@ -77,7 +91,7 @@ class DoCo(Method):
         return eps if self.on == "eps" else model.schedule.predict_x0(x_t, eps, t)
 
     def combine(self, grads: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, float]]:
-        if self._step < self.warmup:
+        if not grads:
             return None, {}
         if self.retain == "none":
             return grads["adversary"], {}

@@ -13,40 +13,42 @@ from palinode.models.denoiser import Denoiser
 
 @dataclass
 class ESD(Method):
-    """||eps_theta(z_t, c) - [eps_0(z_t, c) - eta (eps_0(z_t, c) - eps_0(z_t, null))]||^2.
+    """||eps_theta(z_t, c) - [eps_0(z_t, null) - eta (eps_0(z_t, c) - eps_0(z_t, null))]||^2.
 
-    z_t: states of the original model's own sampling under the target's prompt c, so that no pictures are needed. Which
-    weights train makes the variant: esd-x cross-attention, esd-u all others, esd-x-strict its keys and values.
+    z_t: a state of a fresh sampling trajectory of the original model under the target's prompt c, with `guidance`,
+    stopped at random, so that no pictures are needed. Which weights train makes the variant: esd-x cross-attention,
+    esd-u linear and convolutional layers outside it, esd-x-strict its keys and values.
     """
 
     source = Source(
         paper="Gandikota et al.: Erasing Concepts from Diffusion Models (ESD)",
         arxiv="2303.07345",
         venue="ICCV 2023",
-        equation="the fine-tuning objective with negative guidance, in the repository's present form",
+        equation="the fine-tuning objective with negative guidance eta",
         repository="rohitgandikota/erasing at 25613d2",
         deviations=(
-            "Guidance starts from the conditional prediction, as in the present repository, whose eta is 2.",
-            "The paper starts from the unconditional one: its eta 1 is eta 2 here.",
-            "At eta 1 the target is the unconditional prediction.",
-            "Trajectories were drawn beforehand; the repository draws one at every step.",
+            "The repository counts its guidance from the conditional prediction: its 2 is eta 1 here.",
+            "Prompts are the training prompts of the task; the repository takes the concept's name alone.",
+            "Trajectories are DDIM's of the original model; the repository takes the pipeline's own sampler.",
             "The squared error is summed over pixels; the repository averages.",
         ),
     )
     needs = frozenset({"trajectory"})
 
     eta: Annotated[float, Field(ge=0)] = 1.0
+    guidance: Annotated[float, Field(gt=0)] = 3.0
 
     def begin(self, model: Denoiser, statistics: dict[str, Any]) -> None:
         self._original = model.frozen()
 
     def losses(self, model: Denoiser, batch: ConceptBatchLike) -> dict[str, Tensor]:
+        assert batch.c_a is not None
+        z_t, t = batch.trajectory_states(self._original, self.guidance)
         with torch.no_grad():
-            conditional = self._original.predict(batch.traj, batch.t_traj, batch.c_traj)
-            unconditional = self._original.predict(batch.traj, batch.t_traj, batch.c_null.expand_as(batch.c_traj))
-        target = conditional - self.eta * (conditional - unconditional)
-        prediction = model.predict(batch.traj, batch.t_traj, batch.c_traj)
-        return {"forget": (target - prediction).square().sum() / len(batch.traj)}
+            conditional = self._original.predict(z_t, t, batch.c_a)
+            unconditional = self._original.predict(z_t, t, batch.c_null.expand_as(batch.c_a))
+        target = unconditional - self.eta * (conditional - unconditional)
+        return {"forget": (target - model.predict(z_t, t, batch.c_a)).square().sum() / len(z_t)}
 
     def combine(self, grads: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         return grads["forget"], {}

@@ -14,7 +14,7 @@ from palinode.models.denoiser import Denoiser
 
 def select_salient(saliency: Tensor, share: float) -> Tensor:
     """1 for the `share` of weights with the largest saliency, over all together, 0 for the others."""
-    count = round(share * saliency.numel())
+    count = int(share * saliency.numel())
     mask = torch.zeros_like(saliency)
     mask[saliency.topk(count).indices] = 1
     return mask
@@ -22,9 +22,10 @@ def select_salient(saliency: Tensor, share: float) -> Tensor:
 
 @dataclass
 class SalUn(Relabel):
-    """mask * (g_forget + alpha g_retain), mask = the top `share` of |sum over forget batches of grad L_eps|.
+    """mask * (g_forget + alpha g_retain), mask = the top `share` of |sum over forget batches of grad L|.
 
-    alpha weighs the retain loss, in the same unit as the forget loss. The saliency is computed once a task.
+    L = ||eps - eps_guided(a_t, c_a)||^2 with the original model. alpha weighs the retain loss, in the same unit as the
+    forget loss. The saliency is computed once a task.
     """
 
     source = Source(
@@ -34,7 +35,9 @@ class SalUn(Relabel):
         equation="random labelling of the forget set with the retain loss, under the weight saliency mask",
         repository="OPTML-Group/Unlearn-Saliency at a6e89fd",
         deviations=(
-            "Saliency is that of the denoising loss under the target's prompt; the repository guides the prediction.",
+            "The mask is applied before the gradient is clipped; the repository's pixel code clips first.",
+            "Saliency is of batches drawn with replacement; the repository makes one pass over the forget set.",
+            "Weight decay also moves masked weights.",
             "The target is relabelled as the task's anchor; the repository takes the next class.",
             "Both losses are sums over pixels; in that unit the repository's alpha 1e-3 for CIFAR-10 is about 3.",
             "Every step draws new batches; the Stable Diffusion code repeated the first one before 716e618.",

@@ -1,60 +1,16 @@
 """SISS: subtracted importance-sampled scores, one forward pass for both terms of the objective."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from palinode.methods import BatchLike, Source
+from palinode.methods._mixture import group_rows, log_ratio, weights
 from palinode.methods._superfactor import Superfactor
 from palinode.models.denoiser import Denoiser
-
-
-def log_ratio(m: Tensor, x: Tensor, a: Tensor, gamma: Tensor, sigma: Tensor) -> Tensor:
-    """D_x - D_a = log q(m|a) - log q(m|x), with D_s = ||m - gamma s||^2 / (2 sigma^2).
-
-    m, x, a [B, ...]; gamma, sigma broadcastable to [B, ...]; float64 [B]: at small t the two terms are huge and
-    nearly equal.
-    """
-    m, x, a, gamma, sigma = (v.double() for v in (m, x, a, gamma, sigma))
-    difference = ((m - gamma * x) ** 2 - (m - gamma * a) ** 2) / (2 * sigma**2)
-    return difference.flatten(1).sum(1)
-
-
-def weights(log_r: Tensor, lam: float) -> tuple[Tensor, Tensor]:
-    """w_x = 1 / ((1-lam) + lam e^r) and w_a = 1 / ((1-lam) e^-r + lam), r = D_x - D_a, through sigmoids (log space).
-
-    0 <= w_x <= 1/(1-lam), 0 <= w_a <= 1/lam and (1-lam) w_x + lam w_a = 1; finite for every lam in [0, 1] and finite r.
-    """
-    if lam == 0:
-        return torch.ones_like(log_r), log_r.exp()
-    if lam == 1:
-        return (-log_r).exp(), torch.ones_like(log_r)
-    shift = torch.logit(torch.tensor(lam, dtype=log_r.dtype))
-    return torch.sigmoid(-log_r - shift) / (1 - lam), torch.sigmoid(log_r + shift) / lam
-
-
-def _group_rows(in_x: Tensor, in_a: Tensor) -> list[tuple[Tensor, tuple[str, ...]]]:
-    """(rows, names of the losses they take part in).
-
-    A sample may always take part in both terms: that is right, only dearer. So a group of one term holds a multiple of
-    an eighth of the batch (few shapes, for which a backend prepares its kernels once) and at least a quarter (a smaller
-    one costs more in calls than it saves in passes).
-    """
-    unit = max(1, len(in_x) // 8)
-    least = len(in_x) / 4
-
-    def count(rows: Tensor) -> int:
-        return len(rows) // unit * unit if len(rows) >= least else 0
-
-    only_x = (in_x & ~in_a).nonzero().flatten()
-    only_a = (in_a & ~in_x).nonzero().flatten()
-    cut_x = count(only_x)
-    cut_a = count(only_a)
-    both = torch.cat([(in_x & in_a).nonzero().flatten(), only_x[cut_x:], only_a[cut_a:]])
-    return [(only_x[:cut_x], ("retain",)), (only_a[:cut_a], ("forget",)), (both, ("retain", "forget"))]
 
 
 @dataclass
@@ -65,6 +21,9 @@ class SISS(Superfactor):
     (m - gamma s)/sigma. On pixels the weights are one-hot unless the two sources overlap (large t), so a sample whose
     weight for one term is negligible takes part in the other term alone: one backward pass instead of two, the
     gradients unchanged to `tolerance`, the share of the batch's summed weight that may be left out of a term.
+
+    refresh: s is measured every so many steps. In between it stays, and one backward pass of the combined loss serves
+    both terms: the price of a plain training step.
     """
 
     source = Source(
@@ -74,17 +33,24 @@ class SISS(Superfactor):
         equation="the loss l_{s,lam} of Lemma 1 with s, in its kept-set form; superfactor of Appendix A.3",
         repository="claserken/SISS at af2a29c (importance_sampling_with_mixture)",
         deviations=(
-            "The forget gradient is held at a share of the retain gradient's norm, as the paper says.",
-            "The code holds it at a constant norm instead (option `norm`).",
-            "Importance weights are computed in log space and float64; the code's exponentials are NaN at lam 0.",
+            "The forget gradient is held at a constant norm, as in the code that made the paper's numbers.",
+            "The paper's text has a share of the naive term's gradient norm instead; see `ratio`.",
+            "Our `ratio` is a share of the norm of SISS's own retain term, whose weights vanish at lam 1.",
+            "Importance weights are computed in log space and float64, which cannot overflow.",
             "A sample with a negligible weight for one term is left out of that term (option `tolerance`).",
             "Time steps are uniform; the official CelebA-HQ and Stable Diffusion scripts draw 999 only.",
+            "Options `refresh` above 1 are ours.",
         ),
     )
     needs = frozenset({"unconditional"})
 
     lam: Annotated[float, Field(ge=0, le=1)] = 0.5
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-7
+    refresh: Annotated[int, Field(ge=1)] = 1
+
+    def begin(self, model: Denoiser, statistics: dict[str, Any]) -> None:
+        self._step = 0
+        self._superfactor = 0.0
 
     def losses(self, model: Denoiser, batch: BatchLike) -> dict[str, Tensor]:
         gamma = model.schedule.gamma.to(batch.x)[batch.t].view(-1, 1, 1, 1)
@@ -96,13 +62,36 @@ class SISS(Superfactor):
         # Exact zeros, not tiny numbers: a CPU multiplies denormals many times slower than it multiplies zeros.
         terms = {"retain": (batch.x, (w_x * in_x).to(m)), "forget": (batch.a, (w_a * in_a).to(m))}
         total = {name: m.new_zeros(()) for name in terms}
-        for rows, names in _group_rows(in_x, in_a):
+        measured = self._step % self.refresh == 0
+        everything = [(torch.arange(len(m), device=m.device), tuple(terms))]
+        for rows, names in group_rows(in_x, in_a) if measured else everything:
             if not len(rows):
                 continue
             prediction = model.predict(m[rows], batch.t[rows])
             for name in names:
                 images, w = terms[name]
-                eps_s = (m[rows] - gamma[rows] * images[rows]) / sigma[rows]
-                error = (eps_s - prediction).square().flatten(1).sum(1)
-                total[name] = total[name] + (w[rows] * error).sum() / len(m)
-        return total
+                residual = (m[rows] - gamma[rows] * images[rows]) / sigma[rows] - prediction
+                total[name] = total[name] + (w[rows] * self.error(name, residual, batch.t[rows], batch.total)).sum()
+        total = {name: value / len(m) for name, value in total.items()}
+        return total if measured else {"combined": total["retain"] - self._superfactor * total["forget"]}
+
+    def error(self, name: str, residual: Tensor, t: Tensor, total: int) -> Tensor:
+        """The error of each sample in the term `name`, [B]; residual [B, C, H, W]; t int64 [B] in 0..total-1."""
+        return residual.square().flatten(1).sum(1)
+
+    def combine(self, grads: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        if "combined" in grads:
+            return grads["combined"], {"superfactor": self._superfactor}
+        g, logged = super().combine(grads)
+        self._superfactor = logged["superfactor"]
+        return g, logged
+
+    def after_step(self) -> None:
+        self._step += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self._step, "superfactor": self._superfactor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._step = state["step"]
+        self._superfactor = state["superfactor"]

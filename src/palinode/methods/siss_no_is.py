@@ -23,8 +23,8 @@ class SISSNoIS(Superfactor):
         equation="the ablation No IS: the same loss without importance sampling; superfactor of Appendix A.3",
         repository="claserken/SISS at af2a29c (double_forward_with_neg_del)",
         deviations=(
-            "The forget gradient is held at a share of the retain gradient's norm, as the paper says.",
-            "The code holds it at a constant norm instead (option `norm`).",
+            "The forget gradient is held at a constant norm, as in the code that made the paper's numbers.",
+            "The paper's text has a share of the retain gradient's norm instead (option `ratio`).",
             "Time steps are uniform; the official CelebA-HQ and Stable Diffusion scripts draw 999 only.",
         ),
     )

@@ -1,7 +1,7 @@
 """UCE: the keys and values of the target's name replaced by those of the anchor's, in closed form."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -22,11 +22,20 @@ def solve_edit(w_0: Tensor, c: Tensor, g: Tensor, kept: Tensor, a: float, b: flo
     return torch.linalg.solve(a * c.T @ c + held, w_0 @ (a * g.T @ c + held), left=False)
 
 
+PHRASES = {  # with which the official script can expand a concept, by its type
+    "object": ("image of {}", "photo of {}", "portrait of {}", "picture of {}", "painting of {}"),
+    "art": ("painting by {}", "art by {}", "artwork by {}", "picture by {}", "style of {}"),
+}
+
+
 @dataclass
 class UCE(Method):
-    """`solve_edit` on every key and value matrix of the cross-attention, for the state of the last word of each name.
+    """`solve_edit` on every key and value matrix of the cross-attention, for the state of the last word of a prompt.
 
-    The target's state is mapped to the anchor's, those of all other things are kept. There are no training steps.
+    The target's states are mapped to the anchor's, those of all other things are kept. There are no training steps.
+    expand: which prompts end in a name. "none", the name alone, as the official script does by default; "object" and
+    "art", its phrases besides, as far as the text encoder knows their words; "templates", the task's training templates
+    besides, for what is kept too.
     """
 
     source = Source(
@@ -39,6 +48,7 @@ class UCE(Method):
             "The target is mapped to the task's anchor; the repository's defaults are the word art, or no words.",
             "All other things and styles of the task are kept; the repository keeps what it is told.",
             "The system is solved in float64; the repository inverts a float32 matrix.",
+            "States in templates (`expand: templates`) are ours.",
         ),
     )
     closed_form = True
@@ -47,12 +57,21 @@ class UCE(Method):
     a: Annotated[float, Field(gt=0)] = 1.0
     b: Annotated[float, Field(ge=0)] = 1.0
     lam: Annotated[float, Field(gt=0)] = 0.5  # at 0 the system may have no single solution
+    expand: Literal["none", "object", "art", "templates"] = "none"
 
     @torch.no_grad()
     def edit(self, model: TextToImage, names: dict[str, list[str]]) -> None:
-        c = model.last_states(names["target"]).cpu()
-        g = model.last_states(names["anchor"]).cpu()
-        kept = model.last_states(names["kept"]).cpu()
+        c = model.last_states(self.expanded(model, names, "target")).cpu()
+        g = model.last_states(self.expanded(model, names, "anchor")).cpu()
+        kept = names["kept"] + (names["kept_in_templates"] if self.expand == "templates" else [])
+        kept_states = model.last_states(kept).cpu()
         for name, weight in model.net.named_parameters():
             if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
-                weight.copy_(solve_edit(weight.cpu(), c, g, kept, self.a, self.b, self.lam))
+                weight.copy_(solve_edit(weight.cpu(), c, g, kept_states, self.a, self.b, self.lam))
+
+    def expanded(self, model: TextToImage, names: dict[str, list[str]], role: str) -> list[str]:
+        """The prompts that stand for the "target" or the "anchor"."""
+        if self.expand == "templates":
+            return names[role] + names[f"{role}_in_templates"]
+        phrases = [phrase for phrase in PHRASES.get(self.expand, ()) if not model.unknown_words(phrase.format(""))]
+        return names[role] + [phrase.format(name) for name in names[role] for phrase in phrases]

@@ -20,7 +20,7 @@ from palinode.metrics.features import JudgeBackbone
 from palinode.metrics.integrity import Distance
 from palinode.metrics.pieces import Metrics
 
-NEW_WORDS = ("new templates", "synonyms")  # other words for what unlearning saw
+NEW_PROMPTS = ("new attributes", "new templates", "synonyms")  # of the target alone, none of which unlearning saw
 KID_SUBSET = 64
 NO_TRUNK = "no AlexNet checkpoint is set (lpips_trunk)"
 
@@ -101,7 +101,7 @@ def evaluate(context: Context) -> Metrics:
     metrics: Metrics = {}
     for name in context.forget:
         metrics |= measure_forgetting(context, name)
-    if all(name in context.forget for name in NEW_WORDS):
+    if all(name in context.forget for name in NEW_PROMPTS):
         metrics |= measure_gap(context)
     metrics |= measure_target(context)
     for name in context.asked:
@@ -120,11 +120,11 @@ def measure_forgetting(context: Context, name: str) -> Metrics:
 
 
 def measure_gap(context: Context) -> Metrics:
-    """ua_gap: unlearning accuracy under the training prompts minus its mean under new words for the same."""
+    """ua_gap: unlearning accuracy under the training prompts minus its mean under new prompts of the target."""
 
     def compute() -> list[Metric]:
         inside = _unlearning_accuracy(context, TRAINING)
-        outside = [_unlearning_accuracy(context, name) for name in NEW_WORDS]
+        outside = [_unlearning_accuracy(context, name) for name in NEW_PROMPTS]
         value = _value(inside) - sum(_value(rate) for rate in outside) / len(outside)
         replicates = inside.replicates - sum(rate.replicates for rate in outside) / len(outside)
         return [estimate.from_replicates(value, replicates, inside.n)]

@@ -130,7 +130,7 @@ IMAGES = Kind(
 CONCEPT = Kind(
     entries=(
         share("ua_{prompts}", "UA, {prompts}", "up"),
-        share("ua_gap", "UA gap, training prompts to new words", "down"),
+        share("ua_gap", "UA gap, training prompts to new ones", "down"),
         Entry("target_probability", "Probability of the target", direction="down", digits=3),
         Entry("target_entropy", "Entropy under training prompts", "nats", "up"),
         share("accuracy_{prompts}", "Accuracy, {prompts}", "up", kept=True),

@@ -184,12 +184,27 @@ TRAINABLE = {  # parts of parameter names
 
 
 def train_only(model: Denoiser, which: str) -> None:
-    """Let only those parameters train: a key of TRAINABLE, or "others", all but cross-attention.
+    """Let only those parameters train: a key of TRAINABLE, or "others", as ESD's esd-u has it.
 
-    UserError when there are none.
+    Those are the linear and convolutional layers outside cross-attention, so that norms stay. UserError when there are
+    none.
     """
-    parts = TRAINABLE.get(which, TRAINABLE["cross-attention"])
+    if which == "others":
+        chosen = _others(model.net)
+    else:
+        chosen = {name for name, _ in model.net.named_parameters() if any(part in name for part in TRAINABLE[which])}
     for name, parameter in model.net.named_parameters():
-        parameter.requires_grad_(any(part in name for part in parts) != (which == "others"))
+        parameter.requires_grad_(name in chosen)
     if not model.trainable():
         raise UserError(f"trainable: {which!r} matches no parameter of {type(model.net).__name__}")
+
+
+def _others(net: torch.nn.Module) -> set[str]:
+    """Names of the parameters of linear and convolutional layers outside cross-attention."""
+    layers = (torch.nn.Linear, torch.nn.Conv2d)
+    return {
+        f"{layer}.{name}"
+        for layer, module in net.named_modules()
+        if isinstance(module, layers) and "attn2." not in layer
+        for name, _ in module.named_parameters(recurse=False)
+    }

@@ -12,15 +12,12 @@ class Guided:
     """A conditional model with fixed conditions, to be sampled like an unconditional one.
 
     predict(x_t, t) = e_0 + scale (e_c - e_0), both predictions from one doubled batch; scale 1 needs no e_0. condition:
-    [B, ...]; null: the null prompt's, [1, ...]; visited: takes every x_t that is asked about.
+    [B, ...]; null: the null prompt's, [1, ...].
     """
 
-    def __init__(
-        self, model: Denoiser, condition: Tensor, null: Tensor, scale: float, visited: list[Tensor] | None = None
-    ):
+    def __init__(self, model: Denoiser, condition: Tensor, null: Tensor, scale: float):
         self.model = model
         self.scale = scale
-        self.visited = visited
         self.condition = condition
         self.both = torch.cat([null.expand_as(condition), condition])
         self.schedule = model.schedule
@@ -31,8 +28,6 @@ class Guided:
         return self.model.device
 
     def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
-        if self.visited is not None:
-            self.visited.append(x_t)
         if self.scale == 1:
             return self.model.predict(x_t, t, self.condition)
         doubled = self.model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), self.both)

@@ -2,6 +2,8 @@
 
 import importlib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,26 @@ class TextToImage(Diffuser):
     def states(self, ids: Tensor) -> Tensor:
         """Token ids [B, L] to the text encoder's states, [B, L, D], which the network attends to."""
         return self.text_encoder(ids).last_hidden_state
+
+
+@contextmanager
+def first_token_detached(net: torch.nn.Module, active: bool = True) -> Iterator[None]:
+    """While this lasts, no gradient flows through the first token's keys and values of the cross-attention.
+
+    The outputs of the network stay as they are. As in the code of Custom Diffusion (arXiv 2212.04488), which Concept
+    Ablation and DoCo took over. active: False changes nothing.
+    """
+    layers = [module for name, module in net.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))]
+    hooks = [layer.register_forward_hook(_detach_first) for layer in layers if active]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _detach_first(module: torch.nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    return torch.cat([output[:, :1].detach(), output[:, 1:]], dim=1)
 
 
 def _words(prompt: str) -> list[str]:

@@ -31,6 +31,7 @@ class Row(Settings):
     steps: Positive
     paper: str | None = None  # id of the row in reference/*.yaml this one stands beside
     trainable: Trainable = "all"
+    clipped: bool = True  # false: the direction is not clipped, whatever its task says
     options: dict = {}
 
 

@@ -12,9 +12,11 @@ class ConceptAmounts(Settings):
 
     retain: Positive = 1024  # pictures that stay
     pairs: Positive = 256  # pictures of the target, and as many that the original model draws of the anchor
-    trajectories: Positive = 64  # sampling trajectories whose states train methods that need no pictures
-    fisher: tuple[Positive, Positive] = (64, 16)  # pictures, time steps a picture
+    fisher: Positive = 16  # pictures, each at `fisher_steps` time steps
+    fisher_steps: Positive | None = None  # null: all
     saliency: Positive = 20  # batches
+    saliency_guidance: Rate | None = None  # of the prediction behind SalUn's mask; null: that of `sample`
+    saliency_clip: Rate | None = None  # gradient norm of a batch; null: as it is
 
 
 class ConceptSample(Settings):
@@ -37,7 +39,7 @@ class ConceptTask(Settings):
     data: ConceptAmounts = ConceptAmounts()
     unlearn: UnlearnDefaults = UnlearnDefaults()
     sample: ConceptSample = ConceptSample()
-    trajectory_steps: Positive | None = None  # of the sampler whose states train methods; null: sample.steps
+    trajectory_steps: Positive | None = None  # of the sampler whose trajectories train methods; null: sample.steps
     bootstrap: Positive = 200
     lpips_trunk: str | None = None  # path of torchvision's AlexNet checkpoint, for drift beyond the judge's
     overrides: dict[str, Override] = {}

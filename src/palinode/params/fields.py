@@ -56,7 +56,7 @@ class UnlearnDefaults(Settings):
     accumulate: Positive = 1  # micro-batches an optimiser step
     betas: tuple[Beta, Beta] = (0.95, 0.999)
     weight_decay: Annotated[Float, Field(ge=0)] = 1e-6
-    clip: Rate = 1.0  # global gradient norm
+    clip: Rate | None = 1.0  # global gradient norm; null: as it is
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
 
@@ -71,7 +71,8 @@ class Training(UnlearnDefaults):
     ema: Ema | None = None
 
 
-Trainable = Literal["all", "cross-attention", "cross-attention-kv", "others"]  # others: not cross-attention
+# others: linear and convolutional layers that are not of the cross-attention
+Trainable = Literal["all", "cross-attention", "cross-attention-kv", "others"]
 
 
 class Override(Settings):

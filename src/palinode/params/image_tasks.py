@@ -36,6 +36,7 @@ class ImageTask(Settings):
     oracle: str | None = None  # a base that never saw A; null: `without: repeated`, where A is what the base repeats
     subjects: Literal["together", "each"] = "together"  # one forget set, or each of its images a subject of its own
     hit_ratio: Rate = 0.87  # a sample is a hit within this fraction of the nearest retain image (SISS: 10 / 11.49)
+    neighbours: Positive = 10  # retained images found for each image to forget, for methods that need them
     unlearn: UnlearnDefaults = UnlearnDefaults()
     sample: Sample = Sample()
     evaluate: Evaluate = Evaluate()

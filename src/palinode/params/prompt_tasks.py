@@ -66,7 +66,8 @@ class PromptTask(Settings):
     choose: PromptChoice = PromptChoice()
     split: PromptSplit = PromptSplit()
     sample: PromptSample = PromptSample()
-    trajectory_steps: Positive | None = None  # of the sampler whose states train methods; null: sample.steps
+    trajectory_steps: Positive | None = None  # of the sampler whose trajectories train methods; null: sample.steps
+    neighbours: Positive = 10  # retained pictures found for each picture to forget, for methods that need them
     unlearn: PromptUnlearn = PromptUnlearn()
     bootstrap: Positive = 200
     real: Positive = 1024  # pictures that realism compares with

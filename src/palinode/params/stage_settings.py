@@ -151,11 +151,10 @@ class OfSubject(Named):
 
 
 class Amounts(Settings):
-    """How many pictures and trajectories a subject trains on, as in `ConceptAmounts`."""
+    """How many pictures a subject trains on, as in `ConceptAmounts`."""
 
     retain: int
     pairs: int
-    trajectories: int
 
 
 class PrepareImages(Named):
@@ -163,6 +162,7 @@ class PrepareImages(Named):
     forget: str | list[str]
     together: bool
     hit_ratio: float
+    neighbours: int
 
 
 class PrepareConcept(OfSubject):
@@ -173,7 +173,6 @@ class PrepareConcept(OfSubject):
     prompts: str | None  # of a finished text-to-image base
     amounts: Amounts
     sample: ConceptSample
-    trajectory_steps: int
 
 
 class PreparePrompts(Named):
@@ -182,14 +181,17 @@ class PreparePrompts(Named):
     real: int
     choose: PromptChoice
     split: PromptSplit
+    neighbours: int
     sample: PromptSample
-    trajectory_steps: int
     probe_steps: int
 
 
 class Importance(Named):
-    fisher: tuple[int, int]
+    fisher: int
+    fisher_steps: int | None
     saliency: int
+    saliency_guidance: float
+    saliency_clip: float | None
     batch: int
     gradient_checkpointing: bool
 
@@ -200,6 +202,10 @@ class Unlearn(Named):
     trainable: Trainable
     training: Training
     absent: str | None = None  # why this row cannot run on this task
+
+
+class UnlearnConcept(Unlearn):
+    trajectory_steps: int
 
 
 class UnlearnPrompts(Unlearn):

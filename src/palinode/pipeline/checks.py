@@ -17,6 +17,7 @@ from palinode.params import KINDS, Params
 from palinode.params.bases import ClassBase, ImageData, OracleBase, TextBase, UnconditionalBase
 from palinode.params.concept_tasks import ConceptTask
 from palinode.params.image_tasks import ImageTask
+from palinode.params.prompt_tasks import PromptTask
 from palinode.pipeline import needs
 
 LARGEST = 64 * 2**30  # bytes of X, with its repeated images, that pretraining may hold in memory
@@ -33,6 +34,9 @@ def check(params: Params, root: Path) -> None:
     for name in params.concept.tasks:
         _check_concept_task(params, name, params.concept_tasks[name], root)
         _check_subjects("concept", name, params.concept.subjects, len(params.concept_tasks[name].pairs))
+    for name in params.prompts.tasks:
+        least = _least_retained(params.prompt_tasks[name])
+        _check_neighbours(params, "prompts", name, params.prompt_tasks[name], least)
     _check_steps(params)
     if params.detection.bases:
         _check_detection(params, root)
@@ -141,7 +145,22 @@ def _check_image_task(params: Params, name: str, task: ImageTask, root: Path) ->
             count = len(task.forget)
     except UserError as error:
         raise UserError(f"image_tasks.{name}.forget: {error}") from None
+    named = count if isinstance(task.forget, list) else 0
+    _check_neighbours(params, "images", name, task, sources.inspect(root / data.images, shape) - named)
     return 1 if task.subjects == "together" else count
+
+
+def _least_retained(task: PromptTask) -> int:
+    """How many pictures of a prompt are retained at least, by the rule that splits them."""
+    return math.ceil(task.split.images * (1 - task.split.share_range[1]))
+
+
+def _check_neighbours(params: Params, kind: str, name: str, task: ImageTask | PromptTask, retained: int) -> None:
+    """UserError where a row asks for more nearest retained pictures than are retained."""
+    asking = [row for row in params.enabled(kind).rows if "neighbours" in needs.needs_of(params, name, row)]
+    if asking and task.neighbours > retained:
+        reason = f"{task.neighbours} neighbours are more than the {retained} retained pictures"
+        raise UserError(f"{name}: neighbours: {reason} that there are at least, and {asking[0]} needs them")
 
 
 def _check_listed(names: list[str], folder: Path, shape: tuple[int, int, int]) -> None:

@@ -14,14 +14,17 @@ def offers(params: Params, kind: str, task: str) -> frozenset[str]:
     return offered
 
 
-def missing_need(params: Params, kind: str, task: str, row: str) -> str | None:
-    """Why a row cannot run on a task, or None."""
+def needs_of(params: Params, task: str, row: str) -> frozenset[str]:
+    """What a row needs of a task."""
     settings = params.row(task, row)
     method = methods.load(settings.method, settings.options, f"rows.{row}.options: ")
-    needs = method.needs
-    if settings.trainable != "all":
-        needs |= {"text"}  # cross-attention, which only text-to-image models have
-    missing = sorted(needs - offers(params, kind, task))
+    text = {"text"} if settings.trainable != "all" else set()  # cross-attention, which only text-to-image models have
+    return method.needs | text
+
+
+def missing_need(params: Params, kind: str, task: str, row: str) -> str | None:
+    """Why a row cannot run on a task, or None."""
+    missing = sorted(needs_of(params, task, row) - offers(params, kind, task))
     if not missing:
         return None
     return f"{row} needs {methods.NEEDS[missing[0]]}, which {task} does not offer"

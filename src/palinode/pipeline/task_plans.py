@@ -45,6 +45,7 @@ def _plan_images(params: Params, name: str, task: ImageTask) -> Iterator[Staged]
         forget=task.forget,
         together=together,
         hit_ratio=task.hit_ratio,
+        neighbours=task.neighbours,
     )
     yield "prepare", name, prepare, (), tuple(files)
     yield "sample", name, s.SampleImages(**common, sample=task.sample), (), ()
@@ -62,7 +63,7 @@ def _plan_concept(params: Params, name: str, task: ConceptTask) -> Iterator[Stag
     elif task.prompts is not None:
         files = (task.prompts,)
     common: dict[str, Any] = {"root_seed": params.root_seed, "name": name}
-    amounts = s.Amounts(retain=task.data.retain, pairs=task.data.pairs, trajectories=task.data.trajectories)
+    amounts = s.Amounts(retain=task.data.retain, pairs=task.data.pairs)
     for subject in params.concept.subjects:
         # A subject that the task does not have is planned like the first: its stages say that there is none.
         target, anchor = task.pairs[subject] if subject < len(task.pairs) else task.pairs[0]
@@ -77,7 +78,6 @@ def _plan_concept(params: Params, name: str, task: ConceptTask) -> Iterator[Stag
             prompts=task.prompts,
             amounts=amounts,
             sample=task.sample,
-            trajectory_steps=task.steps_of_trajectories,
         )
         yield "prepare", path, prepare, (), files
         evaluate = s.EvaluateConcept(
@@ -99,7 +99,10 @@ def _plan_concept(params: Params, name: str, task: ConceptTask) -> Iterator[Stag
     importance = s.Importance(
         **common,
         fisher=task.data.fisher,
+        fisher_steps=task.data.fisher_steps,
         saliency=task.data.saliency,
+        saliency_guidance=task.data.saliency_guidance or task.sample.guidance,
+        saliency_clip=task.data.saliency_clip,
         batch=task.unlearn.batch,
         gradient_checkpointing=task.unlearn.gradient_checkpointing,
     )
@@ -114,8 +117,9 @@ def _plan_prompts(params: Params, name: str, task: PromptTask) -> Iterator[Stage
     common: dict[str, Any] = {"root_seed": params.root_seed, "name": name}
     known: dict[str, Any] = {"ground_truth": params.text(task.base).ground_truth, "sscd": task.sscd, "real": task.real}
     drawn: dict[str, Any] = {"sample": task.sample, "probe_steps": params.detection.steps}
-    trained = drawn | {"trajectory_steps": task.steps_of_trajectories}
-    prepare = s.PreparePrompts(**common, **known, **trained, choose=task.choose, split=task.split)
+    prepare = s.PreparePrompts(
+        **common, **known, **drawn, choose=task.choose, split=task.split, neighbours=task.neighbours
+    )
     yield "prepare", name, prepare, (), ("data/emoji",)
     yield "sample", name, s.SamplePrompts(**common, **drawn), (), ()
     evaluate = s.EvaluatePrompts(**common, **known, bootstrap=task.bootstrap)
@@ -137,6 +141,8 @@ def _plan_unlearning(params: Params, kind: str, task: str, row: str) -> Staged:
     }
     planned: s.Unlearn = s.Unlearn(**unlearn)
     chosen = params.task(task)
+    if isinstance(chosen, ConceptTask):
+        planned = s.UnlearnConcept(**unlearn, trajectory_steps=chosen.steps_of_trajectories)
     if isinstance(chosen, PromptTask):
         planned = s.UnlearnPrompts(
             **unlearn,
@@ -150,6 +156,8 @@ def _plan_unlearning(params: Params, kind: str, task: str, row: str) -> Staged:
 def training_of(params: Params, kind: str, task: str, row: Row) -> Training:
     """How a row trains on a task."""
     shared = params.task(task).unlearn.model_dump() | {"steps": row.steps}
+    if not row.clipped:
+        shared["clip"] = None
     lr = row.lr * params.concept.lr_multiplier if kind == "concept" else row.lr
     return Training(lr=lr, **shared)
 

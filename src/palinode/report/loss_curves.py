@@ -18,6 +18,7 @@ MEANINGS = {
     "anchor": "on the anchor's pictures",
     "adversary": "of the generator against its discriminator",
     "penalty": "for leaving the original weights",
+    "combined": "on what is kept, less that on what is forgotten",
 }
 COLOURS = dict(zip(MEANINGS, figures.COLOURS, strict=False))
 PREFIX = "loss_"

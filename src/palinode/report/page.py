@@ -13,7 +13,7 @@ from palinode.report.claims import VERDICTS, Result
 from palinode.report.collect import Task
 from palinode.report.reference_tables import read_mapping, read_tables
 
-MARKS = {"holds": "✓", "fails": "✕", "undecided": "~", "untested": "–"}
+MARKS = {"holds": "✓", "fails": "✕", "undecided": "~", "by construction": "=", "untested": "–"}
 
 
 def render(

@@ -18,7 +18,7 @@ from palinode.models.denoiser import Denoiser
 from palinode.models.guidance import Guided
 from palinode.models.schedule import leading_timesteps
 from palinode.sampling.paired import SampleKey, chunks, initial_noise
-from palinode.sampling.samplers import ddim
+from palinode.sampling.samplers import ddim, ddim_step
 
 
 def timesteps(config: dict, steps: int) -> list[int]:
@@ -62,32 +62,30 @@ def draw(
 
 
 @torch.no_grad()
-def trace(
-    model: Denoiser, prompts: list, key: SampleKey, scale: float, steps: int, chunk: int = 64
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sampling trajectories, in the model's own space: (ends [N, ...], states [N, S, ...], times [S]).
+def trajectory_states(
+    model: Denoiser, condition: Tensor, null: Tensor, scale: float, times: list[int], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """States on fresh DDIM trajectories, each stopped before a step drawn at random: (x_t [B, C, H, W], t int64 [B]).
 
-    Noise and steps are those of `draw`. states[:, s] is what the model was shown at time step times[s].
+    condition: [B, ...]; null: the null prompt's, [1, ...]; scale: of the guidance; times: the sampler's time steps.
     """
-    guide = _guidance(model, prompts, scale)
-    times = timesteps(model.config, steps)
-    ends = []
-    states = []
-    for first, count in chunks(len(prompts), chunk):
-        visited: list[Tensor] = []
-        guided = guide(prompts[first : first + count], visited)
-        ends.append(ddim(guided, initial_noise(model, key, first, count), times).cpu())
-        states.append(torch.stack(visited, 1).cpu())
-    return torch.cat(ends), torch.cat(states), torch.tensor(times)
+    size = len(condition)
+    x = torch.randn((size, *model.shape), generator=generator).to(condition.device)
+    stops = torch.randint(len(times), (size,), generator=generator)
+    for step in range(int(stops.max())):
+        going = (stops > step).nonzero().flatten().to(x.device)
+        guided = Guided(model, condition[going], null, scale)
+        x[going] = ddim_step(guided, x[going], times[step], times[step + 1])
+    return x, torch.tensor(times)[stops].to(x.device)
 
 
-def _guidance(model: Denoiser, prompts: list, scale: float) -> Callable[..., Guided]:
+def _guidance(model: Denoiser, prompts: list, scale: float) -> Callable[[list], Guided]:
     """prompts -> the model guided by them; all of `prompts` are encoded once, here."""
     unique = list(dict.fromkeys(prompts))
     conditions = dict(zip(unique, model.condition(unique), strict=True))
     null = model.condition([model.null_prompt])
 
-    def guide(chosen: list, visited: list[Tensor] | None = None) -> Guided:
-        return Guided(model, torch.stack([conditions[prompt] for prompt in chosen]), null, scale, visited)
+    def guide(chosen: list) -> Guided:
+        return Guided(model, torch.stack([conditions[prompt] for prompt in chosen]), null, scale)
 
     return guide

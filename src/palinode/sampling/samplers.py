@@ -38,10 +38,15 @@ def ddpm_step(model: NoisePredictor, x: Tensor, t: int, previous: int, draw: Dra
 def ddim(model: NoisePredictor, x: Tensor, timesteps: list[int], draw: Draw | None = None) -> Tensor:
     """Deterministic sampling (DDIM, arXiv 2010.02502, eta = 0); as `ddpm`, but no noise is drawn."""
     for t, previous in zip(timesteps, [*timesteps[1:], -1], strict=True):
-        abar_prev = float(model.schedule.alpha_bar[previous]) if previous >= 0 else model.schedule.final
-        x0, eps = _predict_x0(model, x, t)
-        x = abar_prev**0.5 * x0 + (1 - abar_prev) ** 0.5 * eps
+        x = ddim_step(model, x, t, previous)
     return x
+
+
+def ddim_step(model: NoisePredictor, x: Tensor, t: int, previous: int) -> Tensor:
+    """One step of `ddim`, from x_t to x at step `previous`; -1 stands for x_0."""
+    abar_prev = float(model.schedule.alpha_bar[previous]) if previous >= 0 else model.schedule.final
+    x0, eps = _predict_x0(model, x, t)
+    return abar_prev**0.5 * x0 + (1 - abar_prev) ** 0.5 * eps
 
 
 SAMPLERS = {"ddpm": ddpm, "ddim": ddim}

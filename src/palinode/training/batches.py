@@ -41,8 +41,9 @@ class Batch:
     """One micro-batch, the same for every method at a given task, subject, seed and step.
 
     x, a: retain and forget images [B, C, H, W] in [-1, 1]; t: int64 [B] in 0..T-1; eps: [B, C, H, W] ~ N(0, I);
-    u: [B] ~ U[0, 1), which decides SISS's mixture. c_x, c_a: conditions of x and a, where the model takes one. Further
-    draws continue the step's generator.
+    u: [B] ~ U[0, 1), which decides SISS's mixture. c_x, c_a: conditions of x and a, where the model takes one;
+    neighbours: the retained images nearest to each of a, [B, K, C, H, W], where they were asked for. Further draws
+    continue the step's generator.
     """
 
     x: Tensor
@@ -54,6 +55,7 @@ class Batch:
     generator: torch.Generator
     c_x: Tensor | None = None
     c_a: Tensor | None = None
+    neighbours: Tensor | None = None
 
     def redraw(self) -> tuple[Tensor, Tensor]:
         """An independent (t, eps)."""
@@ -78,7 +80,8 @@ def draw_rows(count: int, size: int, generator: torch.Generator) -> Tensor:
 class ImageBatches(StepBatches[Batch]):
     """Retain and forget images drawn with replacement from uint8 arrays [N, H, W, C].
 
-    total: time steps of the schedule; size: images a micro-batch, from each of the two sets.
+    total: time steps of the schedule; size: images a micro-batch, from each of the two sets; neighbours: rows of the
+    retain set nearest to each image to forget, int64 [forget, K], or None.
     """
 
     def __init__(
@@ -90,8 +93,10 @@ class ImageBatches(StepBatches[Batch]):
         accumulate: int,
         device: str | torch.device,
         key: tuple,
+        neighbours: np.ndarray | None = None,
     ):
         super().__init__(key, accumulate)
+        self.neighbours = neighbours
         self.retain = retain
         self.forget = forget
         self.total = total
@@ -99,8 +104,9 @@ class ImageBatches(StepBatches[Batch]):
         self.device = device
 
     def draw(self, generator: torch.Generator, step: int) -> Batch:
-        x = self._images(self.retain, generator)
-        a = self._images(self.forget, generator)
+        x = _read(self.retain, draw_rows(len(self.retain), self.size, generator).numpy())
+        chosen = draw_rows(len(self.forget), self.size, generator).numpy()
+        a = _read(self.forget, chosen)
         t, eps = draw_noise(x.shape, self.total, generator)
         u = torch.rand(self.size, generator=generator)
         return Batch(
@@ -111,8 +117,13 @@ class ImageBatches(StepBatches[Batch]):
             u=u.to(self.device),
             total=self.total,
             generator=generator,
+            neighbours=None if self.neighbours is None else self._read_neighbours(self.neighbours[chosen]),
         )
 
-    def _images(self, images: ImageSet, generator: torch.Generator) -> Tensor:
-        rows = draw_rows(len(images), self.size, generator).numpy()
-        return to_model(np.asarray(images[rows]))
+    def _read_neighbours(self, rows: np.ndarray) -> Tensor:
+        """rows: [B, K] of the retain set; images [B, K, C, H, W]."""
+        return _read(self.retain, rows.flatten()).unflatten(0, rows.shape).to(self.device)
+
+
+def _read(images: ImageSet, rows: np.ndarray) -> Tensor:
+    return to_model(np.asarray(images[rows]))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from palinode.core.io import atomic, read_arrays, read_json, write_arrays, write_json
 from palinode.models.denoiser import Denoiser
+from palinode.sampling.prompted import timesteps, trajectory_states
 from palinode.training.batches import Batch, StepBatches, draw_noise, draw_rows
 
 
@@ -17,16 +18,19 @@ class ConceptBatch(Batch):
     """A `Batch` with conditions: x is retained and shows c_x, a shows the target and c_a says so.
 
     c_anchor: c_a with the anchor in the target's place; anchor: pictures that the original model draws under c_anchor;
-    c_null: the null prompt's condition, one row; traj, t_traj, c_traj: states of the original model's sampling
-    trajectories under the target's prompts c_traj, at time steps t_traj.
+    c_null: the null prompt's condition, one row; times: the time steps of the sampler whose
+    trajectories can be followed.
     """
 
     anchor: Tensor = field(kw_only=True)
     c_anchor: Tensor = field(kw_only=True)
     c_null: Tensor = field(kw_only=True)
-    traj: Tensor = field(kw_only=True)
-    t_traj: Tensor = field(kw_only=True)
-    c_traj: Tensor = field(kw_only=True)
+    times: list[int] = field(kw_only=True)
+
+    def trajectory_states(self, model: Denoiser, guidance: float) -> tuple[Tensor, Tensor]:
+        """States of fresh sampling trajectories of a model under c_a, each stopped at random: (z_t like a, t [B])."""
+        assert self.c_a is not None
+        return trajectory_states(model, self.c_a, self.c_null, guidance, self.times, self.generator)
 
 
 @dataclass
@@ -35,8 +39,7 @@ class ConceptData:
 
     prompts: texts or classes, the first is the null prompt; the `*_prompt` numbers point into it. retain [N, ...] shows
     retain_prompt [N]. Pair i: forget[i] shows forget_prompt[i], anchor[i] shows anchor_prompt[i], the same prompt with
-    the anchor in the target's place. trajectory [P, S, ...]: states under trajectory_prompt[P] at time steps
-    trajectory_times[S].
+    the anchor in the target's place.
     """
 
     prompts: list
@@ -46,17 +49,29 @@ class ConceptData:
     forget_prompt: Tensor
     anchor: Tensor
     anchor_prompt: Tensor
-    trajectory: Tensor
-    trajectory_prompt: Tensor
-    trajectory_times: Tensor
 
 
 class ConceptBatches(StepBatches[ConceptBatch]):
-    """Micro-batches drawn with replacement; every prompt is encoded once, at the start."""
+    """Micro-batches drawn with replacement; every prompt is encoded once, at the start.
 
-    def __init__(self, data: ConceptData, model: Denoiser, size: int, accumulate: int, key: tuple):
+    trajectory_steps: of the sampler whose trajectories a batch can follow; neighbours: rows of data.retain nearest to
+    each of data.forget, int64 [N, K], or None.
+    """
+
+    def __init__(
+        self,
+        data: ConceptData,
+        model: Denoiser,
+        size: int,
+        accumulate: int,
+        key: tuple,
+        trajectory_steps: int = 1,
+        neighbours: Tensor | None = None,
+    ):
         super().__init__(key, accumulate)
+        self.neighbours = neighbours
         self.data = data
+        self.times = timesteps(model.config, trajectory_steps)
         self.total = len(model.schedule)
         self.device = model.device
         self.size = size
@@ -67,8 +82,6 @@ class ConceptBatches(StepBatches[ConceptBatch]):
         data, c = self.data, self.conditions
         retained = draw_rows(len(data.retain), self.size, generator)
         pair = draw_rows(len(data.forget), self.size, generator)
-        path = draw_rows(len(data.trajectory), self.size, generator)
-        moment = draw_rows(len(data.trajectory_times), self.size, generator)
         t, eps = draw_noise((self.size, *data.retain.shape[1:]), self.total, generator)
         u = torch.rand(self.size, generator=generator)
         return ConceptBatch(
@@ -84,9 +97,8 @@ class ConceptBatches(StepBatches[ConceptBatch]):
             anchor=data.anchor[pair].to(self.device),
             c_anchor=c[data.anchor_prompt[pair]],
             c_null=c[:1],
-            traj=data.trajectory[path, moment].to(self.device),
-            t_traj=data.trajectory_times[moment].to(self.device),
-            c_traj=c[data.trajectory_prompt[path]],
+            times=self.times,
+            neighbours=None if self.neighbours is None else data.retain[self.neighbours[pair]].to(self.device),
         )
 
 

@@ -104,7 +104,8 @@ def train(
             if not math.isfinite(norm):
                 reason = f"the gradient is not finite at step {step} ({values}); lower the learning rate"
                 raise UserError(f"{label}: {reason}")
-            gradients.descend(update, min(1.0, settings.clip / (norm + 1e-6)))
+            scale = 1.0 if settings.clip is None else min(1.0, settings.clip / (norm + 1e-6))
+            gradients.descend(update, scale)
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * _lr_factor(step, settings)
             optimizer.step()

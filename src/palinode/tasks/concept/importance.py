@@ -26,15 +26,15 @@ def run(work: Work, task: str, subject: str) -> None:
     batches = concept_batches.ConceptBatches(data, model, settings.batch, 1, key)
     if settings.gradient_checkpointing:
         model.net.enable_gradient_checkpointing()
-    pictures, draws = settings.fisher
-    x = data.retain[:pictures].to(model.device)
-    conditions = batches.conditions[data.retain_prompt[:pictures]]
+    x = data.retain[: settings.fisher].to(model.device)
+    conditions = batches.conditions[data.retain_prompt[: settings.fisher]]
 
     def measure_saliency() -> Tensor:
-        return importance.saliency(model, (next(batches(step)) for step in range(settings.saliency)))
+        drawn = (next(batches(step)) for step in range(settings.saliency))
+        return importance.saliency(model, drawn, settings.saliency_guidance, settings.saliency_clip)
 
     def measure_fisher() -> Tensor:
-        return importance.fisher(model, x, conditions, draws, seeds.generator(*key, "fisher"))
+        return importance.fisher(model, x, conditions, settings.fisher_steps, seeds.generator(*key, "fisher"))
 
     measures: dict[str, Callable[[], Tensor]] = {"saliency": measure_saliency, "fisher": measure_fisher}
     with atomic(work.outputs[0]) as folder:

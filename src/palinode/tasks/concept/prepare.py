@@ -1,4 +1,4 @@
-"""The prompts, the pictures and the trajectories that one subject of a concept task trains on and is measured by.
+"""The prompts and the pictures that one subject of a concept task trains on and is measured by.
 
 out/tasks/<task>/<subject>/: prompts/ with prompt_sets.json and, where there are real pictures, real.npy; training/.
 """

@@ -1,8 +1,7 @@
 """What one subject of a concept task trains on: retained pictures, pictures of the target, what the original draws.
 
-Made once a subject and shared by all rows: latents are encoded here, the anchor's pictures and the states of the
-original model's sampling are drawn here. A model that was trained elsewhere draws all pictures itself; as in DoCo they
-are decoded and encoded again.
+Made once a subject and shared by all rows: latents are encoded here, and the anchor's pictures drawn. A model that was
+trained elsewhere draws all pictures itself. As in DoCo, what is drawn is a picture, which is encoded again.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from palinode.core.images import to_images, to_model
 from palinode.core.io import read_array
 from palinode.core.scratch import Scratch
 from palinode.data import prompt_file, prompt_sets
-from palinode.data.captions import BACKGROUNDS, STYLES, Caption
+from palinode.data.captions import BACKGROUNDS, EMOJI, STYLES, Caption, Grammar
 from palinode.data.prompt_sets import PromptSets
 from palinode.data.scenes import EmojiCorpus, Scenes, seen_pairs
 from palinode.models.denoiser import Denoiser, Prompt
@@ -82,7 +81,7 @@ def _build_drawn(model: Denoiser, settings: PrepareConcept, key: Key, scratch: S
     retain = draw("kept", retained)
     forget = draw("shown", [target_text for target_text, _ in pairs])
     data = _assemble(model, Pictures(retain, retained, forget, pairs), settings, key)
-    return Made(sets, data, None, _edit_prompts([*concepts, *grammar.styles.all], target, anchor))
+    return Made(sets, data, None, _edit_prompts(grammar, list(concepts), target, anchor))
 
 
 def _build_captioned(model: Denoiser, settings: PrepareConcept, key: Key) -> Made:
@@ -104,7 +103,7 @@ def _build_captioned(model: Denoiser, settings: PrepareConcept, key: Key) -> Mad
     data = _assemble(model, Pictures(retain, captions, forget, texts), settings, key)
     generator = seeds.generator(*key, "real")
     real = to_images(_scenes(real_prompts(sets), corpus, generator).render(corpus, generator))
-    return Made(sets, data, real, _edit_prompts([*corpus.concepts, *STYLES], target, anchor))
+    return Made(sets, data, real, _edit_prompts(EMOJI, list(corpus.concepts), target, anchor))
 
 
 def _build_labelled(model: Denoiser, settings: PrepareConcept, key: Key) -> Made:
@@ -130,28 +129,28 @@ def real_prompts(sets: PromptSets) -> list[Caption]:
     return [caption for captions in sets.retain.values() for caption in captions if caption.text]
 
 
-def _edit_prompts(known: list[str], target: str, anchor: str) -> dict[str, list[str]]:
+def _edit_prompts(grammar: Grammar, things: list[str], target: str, anchor: str) -> dict[str, list[str]]:
     """Prompts that end in a name: the target's, the anchor's, those of everything else that is known."""
-    kept = [name for name in known if name not in (target, anchor)]
-    return {"target": [target], "anchor": [anchor], "kept": kept}
+    kept = [name for name in (*things, *grammar.styles.all) if name not in (target, anchor)]
+    prompts = {"target": [target], "anchor": [anchor], "kept": kept}
+    in_templates = {
+        f"{role}_in_templates": [text for name in names for text in prompt_sets.ending_in(grammar, name, things)]
+        for role, names in prompts.items()
+    }
+    return prompts | in_templates
 
 
 def _assemble(model: Denoiser, pictures: Pictures, settings: PrepareConcept, key: Key) -> ConceptData:
-    """Add what the original model draws: pictures of the anchor, and trajectories under the target."""
+    """Add what the original model draws: pictures of the anchor."""
     named = [prompt for pair in pictures.pairs for prompt in pair]
     prompts = list(dict.fromkeys([model.null_prompt, *pictures.retain_prompts, *named]))
     index = {prompt: i for i, prompt in enumerate(prompts)}
     targets = [target for target, _ in pictures.pairs]
     anchors = [anchor for _, anchor in pictures.pairs]
     sample = settings.sample
-    # Keys of their own: the noise is not that of the samples that are measured.
+    # A key of its own: the noise is not that of the samples that are measured.
     anchor_key = (key[0], f"{key[1]} anchor")
-    target_key = (key[0], f"{key[1]} target")
-    drawn, _, _ = prompted.trace(model, anchors, anchor_key, sample.guidance, sample.steps, sample.chunk)
-    traced = targets[: settings.amounts.trajectories]
-    _, states, times = prompted.trace(
-        model, traced, target_key, sample.guidance, settings.trajectory_steps, sample.chunk
-    )
+    drawn = prompted.draw(model, anchors, anchor_key, sample.guidance, sample.steps, None, sample.chunk)
 
     def numbers(chosen: list) -> Tensor:
         return torch.tensor([index[prompt] for prompt in chosen])
@@ -162,11 +161,8 @@ def _assemble(model: Denoiser, pictures: Pictures, settings: PrepareConcept, key
         retain_prompt=numbers(pictures.retain_prompts),
         forget=pictures.forget,
         forget_prompt=numbers(targets),
-        anchor=drawn,
+        anchor=model.encode_all(to_model(drawn), sample.chunk),
         anchor_prompt=numbers(anchors),
-        trajectory=states,
-        trajectory_prompt=numbers(traced),
-        trajectory_times=times,
     )
 
 

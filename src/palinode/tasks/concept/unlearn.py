@@ -8,7 +8,7 @@ from palinode.core.errors import Absent
 from palinode.core.io import absence, read_json
 from palinode.core.work import Work
 from palinode.models import loading
-from palinode.params.stage_settings import Unlearn
+from palinode.params.stage_settings import UnlearnConcept
 from palinode.tasks.subjects import seed_name
 from palinode.training import concept_batches
 from palinode.training.unlearning import Job, unlearn, write_training
@@ -17,7 +17,7 @@ STATISTICS = ("saliency", "fisher")
 
 
 def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
-    settings = work.settings(Unlearn)
+    settings = work.settings(UnlearnConcept)
     reason = settings.absent or absence(work.input("training"))
     if reason:
         raise Absent(reason)
@@ -30,7 +30,8 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
 
         def batches() -> concept_batches.ConceptBatches:
             loaded = concept_batches.load(data)
-            return concept_batches.ConceptBatches(loaded, model, training.batch, training.accumulate, key)
+            steps = settings.trajectory_steps
+            return concept_batches.ConceptBatches(loaded, model, training.batch, training.accumulate, key, steps)
 
         statistics: dict[str, Tensor] = {}
         for name in STATISTICS:

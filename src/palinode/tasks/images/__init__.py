@@ -1,3 +1,3 @@
 """Forget given images: SISS's setting. There is no anchor, and the model takes no condition."""
 
-OFFERS = frozenset({"unconditional"})
+OFFERS = frozenset({"unconditional", "neighbours"})

@@ -13,6 +13,7 @@ from palinode.core.estimate import share
 from palinode.core.images import to_model
 from palinode.core.io import atomic, read_json
 from palinode.core.work import Work
+from palinode.data.neighbours import nearest_rows
 from palinode.data.prompt_lists import Prompt
 from palinode.memorization import ground_truth, mitigation, roc, splitting
 from palinode.memorization.ground_truth import GroundTruth
@@ -172,8 +173,10 @@ def try_prompt(
         agrees=share(agreeing, len(images)),
     )
     latents = sampler.model.encode_all(to_model(images))
-    trajectory = sampler.trace(chosen.trained_on, settings.trajectory_steps)
-    target = TrainingTarget(chosen, latents[~memorized], latents[memorized], trajectory)
+    retain = latents[~memorized]
+    forget = latents[memorized]
+    nearest, _ = nearest_rows(retain.numpy(), forget.numpy(), settings.neighbours)
+    target = TrainingTarget(chosen, retain, forget, torch.from_numpy(nearest))
     comparison = Comparison(chosen, clusters, reference, sampler.snapshot(chosen.versions))
     return Split(target, comparison, images, memorized)
 

@@ -1,8 +1,8 @@
 """What a task of memorized prompts trains on: prompts, with their pictures to forget and to retain, in files.
 
-out/tasks/<task>/: prompts.json (prompts that count, refused ones, control prompts) and training.npz (latents and
-trajectories). What metrics compare with lies in a file of its own (`comparisons.py`), so that a change in what is
-measured does not train anything again.
+out/tasks/<task>/: prompts.json (prompts that count, refused ones, control prompts) and training.npz (latents). What
+metrics compare with lies in a file of its own (`comparisons.py`), so that a change in what is measured does not train
+anything again.
 """
 
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ from torch import Tensor
 from palinode.core.io import read_arrays, read_json, write_arrays, write_json
 from palinode.memorization.control_prompts import ControlPrompts
 
-LATENTS = ("retain", "forget", "trajectory")
+ARRAYS = ("retain", "forget", "neighbours")
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class MemorizedPrompt:
 class TrainingTarget:
     """What training sees of a prompt.
 
-    retain, forget: latents float32 [N, C, h, w]; trajectory: states of the base's own sampling under the prompt that
-    training conditions on, [P, S, C, h, w].
+    retain, forget: latents float32 [N, C, h, w]; neighbours: rows of `retain` nearest to each of `forget`, int64
+    [N, K], the nearest first.
     """
 
     prompt: MemorizedPrompt
     retain: Tensor
     forget: Tensor
-    trajectory: Tensor
+    neighbours: Tensor
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class PromptFacts:
 def save(folder: Path, facts: PromptFacts, targets: list[TrainingTarget]) -> None:
     """Write prompts.json and training.npz."""
     write_json(folder / "prompts.json", asdict(facts))
-    latents: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     for i, target in enumerate(targets):
-        latents |= {f"{part}_{i}": getattr(target, part).numpy() for part in LATENTS}
-    write_arrays(folder / "training.npz", latents)
+        arrays |= {f"{part}_{i}": getattr(target, part).numpy() for part in ARRAYS}
+    write_arrays(folder / "training.npz", arrays)
 
 
 def read_facts(folder: Path) -> PromptFacts:
@@ -94,6 +94,6 @@ def read_training(folder: Path, facts: PromptFacts) -> list[TrainingTarget]:
     arrays = read_arrays(folder / "training.npz")
     targets = []
     for i, prompt in enumerate(facts.prompts):
-        retain, forget, trajectory = (torch.from_numpy(arrays[f"{part}_{i}"]) for part in LATENTS)
-        targets.append(TrainingTarget(prompt, retain, forget, trajectory))
+        own = {part: torch.from_numpy(arrays[f"{part}_{i}"]) for part in ARRAYS}
+        targets.append(TrainingTarget(prompt, **own))
     return targets

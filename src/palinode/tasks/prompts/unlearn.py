@@ -25,7 +25,6 @@ from palinode.models.guidance import FixedCondition
 from palinode.models.text_to_image import TextToImage
 from palinode.params import SEQUENTIAL
 from palinode.params.stage_settings import UnlearnPrompts
-from palinode.sampling.prompted import timesteps
 from palinode.tasks.prompts.snapshots import Snapshots, chosen_prompts
 from palinode.tasks.prompts.targets import PromptFacts, TrainingTarget, read_facts, read_training
 from palinode.training.concept_batches import ConceptBatches, ConceptData
@@ -114,17 +113,23 @@ class Cell:
         model.nfe.update(dict.fromkeys(model.nfe, 0))
         prompt = target.prompt
         key = (settings.root_seed, f"{settings.name} {prompt.text}", "unlearn", self.seed)
-        data = training_data(target, model, settings.trajectory_steps, "anchor" in self.method.needs)
+        data = training_data(target, model, "anchor" in self.method.needs)
         with torch.no_grad():
             seen = FixedCondition(model, model.condition([prompt.trained_on]))
 
         def batches() -> ConceptBatches:
             training = settings.training
-            return ConceptBatches(data, model, training.batch, training.accumulate, key)
+            steps = settings.trajectory_steps
+            near = target.neighbours if "neighbours" in self.method.needs else None
+            return ConceptBatches(data, model, training.batch, training.accumulate, key, steps, near)
 
         def edit_prompts() -> dict[str, list[str]]:
-            anchor = [str(model.null_prompt)]
-            return {"target": [prompt.trained_on], "anchor": anchor, "kept": self.facts.controls.kept}
+            names = {
+                "target": [prompt.trained_on],
+                "anchor": [str(model.null_prompt)],
+                "kept": self.facts.controls.kept,
+            }
+            return names | {f"{role}_in_templates": [] for role in names}
 
         job = Job(
             model=model,
@@ -163,17 +168,16 @@ class Cell:
         return {"history": history, "nfe": nfe}
 
 
-def training_data(target: TrainingTarget, model: TextToImage, steps: int, anchored: bool) -> ConceptData:
+def training_data(target: TrainingTarget, model: TextToImage, anchored: bool) -> ConceptData:
     """What a step sees of a prompt: pictures to retain and to forget, both conditioned on it, as SISS has it.
 
     The target is the prompt, its anchor the null prompt. A method that trains with an anchor conditions the pictures to
     retain on the null prompt instead: what the original predicts under the memorized prompt is just what must not be
-    preserved. steps: of the sampler that the trajectories come from.
+    preserved.
     """
     null, prompt = 0, 1
     retain = target.retain
     forget = target.forget
-    states = target.trajectory
     return ConceptData(
         prompts=[model.null_prompt, target.prompt.trained_on],
         retain=retain,
@@ -182,7 +186,4 @@ def training_data(target: TrainingTarget, model: TextToImage, steps: int, anchor
         forget_prompt=torch.full((len(forget),), prompt),
         anchor=retain[torch.arange(len(forget)) % len(retain)],
         anchor_prompt=torch.full((len(forget),), null),
-        trajectory=states,
-        trajectory_prompt=torch.full((len(states),), prompt),
-        trajectory_times=torch.tensor(timesteps(model.config, steps)),
     )
