@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from palinode.core.errors import UserError
-from palinode.core.estimate import wilson
 from palinode.report import claims, expressions
-from palinode.report.averages import combine_replicates
 from palinode.report.collect import Cell, Row, Task
 from palinode.report.reference_tables import find_paper_value, read_mapping, read_tables
 
@@ -185,24 +183,3 @@ def test_two_rows_for_one_paper_row_are_refused():
     task.rows.append(Row("twin", [], paper="m"))
     with pytest.raises(UserError, match="rows mine and twin both stand for m"):
         verdict("m.nll > 0", task)
-
-
-def test_seeds_that_disagree_widen_a_rate():
-    def estimate(*shares):
-        entries = [{"value": share, "n": 48, "interval": "wilson", "lo": 0, "hi": 1} for share in shares]
-        return Row("row", [Cell("0", i, Path(), {"rate": part}) for i, part in enumerate(entries)]).estimate("rate")
-
-    apart = estimate(0.2, 0.5, 0.8)
-    alike = estimate(0.0, 0.0, 0.0)
-    assert (apart.lo, apart.hi) == (0.0, 1.0) and apart.value == pytest.approx(0.5), "t reaches past both ends"
-    assert (alike.value, alike.lo, alike.hi) == (0.0, *wilson(0.0, 48))
-
-
-def test_replicates_over_seeds_resample_seeds_alike():
-    parts = [np.full(5000, value) for value in (0.0, 1.0, 5.0)]
-    first = combine_replicates(parts, "seeds")
-    assert first is not None
-    assert combine_replicates([part + 1 for part in parts], "seeds") == pytest.approx(first + 1)
-    assert first.mean() == pytest.approx(2.0, abs=0.1)
-    assert first.std() == pytest.approx(np.std([0, 1, 5]) / 3**0.5, rel=0.05)
-    assert combine_replicates([parts[0], None], "seeds") is None

@@ -8,6 +8,7 @@ import torch
 from conftest import SCHEDULER, UNET, training
 
 from palinode import methods
+from palinode.core.errors import UserError
 from palinode.core.scratch import Scratch
 from palinode.methods import _discriminator, _gradients, salun, uce
 from palinode.methods._superfactor import Superfactor
@@ -388,7 +389,9 @@ def test_nothing_is_learnt_from_the_first_token():
 
 @pytest.mark.parametrize("norm, size, patches", [("group", 64, 4), ("batch", 64, 3)])
 def test_discriminators(norm, size, patches):
-    net = _discriminator.create(4, (64, 128, 256, 512), norm, 0, "cpu")
+    net = _discriminator.create((4, size, size), (64, 128, 256, 512), norm, 0, "cpu")
     assert net(torch.zeros(2, 4, size, size)).shape == (2, 1, patches, patches)
+    with pytest.raises(UserError, match="4 layers leave no patch of 8 x 8 with norm"):
+        _discriminator.create((4, 8, 8), (8, 8, 8, 8), norm, 0, "cpu")
     if norm == "batch":
         assert sum(p.numel() for p in net.parameters()) == 2_767_553, "as many as the public code's"

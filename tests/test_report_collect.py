@@ -9,11 +9,11 @@ import pytest
 
 from palinode.core import io
 from palinode.core.errors import UserError
-from palinode.core.estimate import t_interval, wilson
+from palinode.core.estimate import wilson
 from palinode.params.fields import Training
 from palinode.params.stage_settings import ReportRow, ReportSettings, ReportTask
 from palinode.report import collect, records
-from palinode.report.averages import Estimate
+from palinode.report.averages import TIMES, Estimate
 from palinode.report.collect import Cell, Row
 
 REPOSITORY = Path(__file__).parent.parent
@@ -162,18 +162,20 @@ def make_run(root, seeds=(0,), subjects=(0,)) -> ReportSettings:
 
 
 def cell(subject, seed, entry, replicates=None):
-    drawn = {} if replicates is None else {"x": replicates}
-    return Cell(str(subject), seed, Path("cell"), {"x": entry}, drawn)
+    """A cell with one metric: a share where the entry is one, else one of any size."""
+    name = "forget_rate" if entry["interval"] == "wilson" else "nll_forget"
+    drawn = {} if replicates is None else {name: replicates}
+    return Cell(str(subject), seed, Path("cell"), {name: entry}, drawn)
 
 
-def test_several_seeds_give_a_t_interval(tmp_path):
+def test_several_seeds_add_what_varies_between_them(tmp_path):
     run = make_run(tmp_path, seeds=(0, 1, 2))
     row = collect.collect(run, tmp_path)[0].row("siss-05")
     values = np.array([part.estimate("nll_forget").value for part in row.cells])
     estimate = row.estimate("nll_forget")
-    assert estimate.interval == "t" and estimate.n == 3 and estimate.value == pytest.approx(values.mean())
-    assert estimate.hi - estimate.value == pytest.approx(4.302653 * values.std(ddof=1) / 3**0.5, rel=1e-6)
-    assert estimate.replicates.shape == (R,) and estimate.samples == 8
+    assert estimate.interval == "seeds" and estimate.n == 3 and estimate.value == pytest.approx(values.mean())
+    assert estimate.lo < estimate.value < estimate.hi
+    assert estimate.replicates.shape == (TIMES * R,) and estimate.samples == 8
     cost = row.estimate("cost_per_sample")
     assert (cost.value, cost.interval) == (5, "none")
 
@@ -186,50 +188,28 @@ def test_a_missing_cell_is_named(tmp_path):
 
 
 def test_a_single_cell_keeps_its_own_interval():
-    estimate = Row("row", [cell(0, 0, rate(0.5, 48), np.arange(R))]).estimate("x")
+    estimate = Row("row", [cell(0, 0, rate(0.5, 48), np.arange(R))]).estimate("forget_rate")
     assert (estimate.n, estimate.interval, estimate.samples) == (48, "wilson", 48)
     assert (estimate.lo, estimate.hi) == wilson(0.5, 48)
-    assert (estimate.replicates == np.arange(R)).all()
+    assert (estimate.replicates == np.tile(np.arange(R), TIMES)).all(), "as many as of rows with several seeds"
 
 
 def test_a_row_is_the_mean_over_subjects_of_means_over_seeds():
     cells = [cell(subject, seed, metric(10 * subject + seed, 1.0)) for subject in (0, 1, 2) for seed in (0, 1)]
-    estimate = Row("row", cells).estimate("x")
-    assert (estimate.value, estimate.n, estimate.interval) == (10.5, 3, "t")
-    assert (estimate.lo, estimate.hi) == t_interval([0.5, 10.5, 20.5])[1:]
-
-
-def test_a_rate_over_subjects_is_at_least_as_wide_as_that_of_all_pictures():
-    alike = Row("row", [cell(subject, seed, rate(1.0, 16)) for subject in range(4) for seed in (0, 1)]).estimate("x")
-    assert (alike.value, alike.n, alike.samples, alike.interval) == (1.0, 4, 64, "wilson-t")
-    assert (alike.lo, alike.hi) == wilson(1.0, 64)
-    apart = Row("row", [cell(0, 0, rate(0.0, 16)), cell(1, 0, rate(1.0, 16))]).estimate("x")
-    assert (apart.value, apart.lo, apart.hi) == (0.5, 0.0, 1.0), "t reaches past both ends"
+    estimate = Row("row", cells).estimate("nll_forget")
+    assert (estimate.value, estimate.n, estimate.interval) == (10.5, 3, "subjects")
 
 
 def test_an_exact_count_stays_exact():
-    alike = Row("row", [cell(subject, 0, metric(5, 0, "none", 1)) for subject in (0, 1)]).estimate("x")
+    alike = Row("row", [cell(subject, 0, metric(5, 0, "none", 1)) for subject in (0, 1)]).estimate("nll_forget")
     assert (alike.value, alike.interval, alike.lo) == (5, "none", None)
-    apart = Row("row", [cell(subject, 0, metric(subject, 0, "none", 1)) for subject in (0, 1)]).estimate("x")
-    assert (apart.value, apart.interval, apart.n) == (0.5, "t", 2)
-
-
-def test_replicates_draw_subjects_alike_in_every_row():
-    rng = np.random.default_rng(0)
-    levels = (0.0, 1.0, 5.0)
-    drawn = [level + 0.01 * rng.normal(size=5000) for level in levels]
-    first, second = (
-        Row(name, [cell(i, 0, metric(levels[i] + shift, 1.0), drawn[i] + shift) for i in range(3)]).estimate("x")
-        for name, shift in (("a", 0.0), ("b", 0.1))
-    )
-    assert second.replicates == pytest.approx(first.replicates + 0.1), "the pairing of rows survives"
-    assert first.replicates.mean() == pytest.approx(2.0, abs=0.1)
-    assert first.replicates.std() == pytest.approx(np.std(levels) / 3**0.5, rel=0.05)
+    apart = Row("row", [cell(subject, 0, metric(subject, 0, "none", 1)) for subject in (0, 1)]).estimate("nll_forget")
+    assert (apart.value, apart.interval, apart.n) == (0.5, "subjects", 2)
 
 
 def test_an_absent_subject_is_named():
     row = Row("row", [cell(0, 0, metric(1.0, 1.0)), Cell("1", 0, Path("cell"), absent="it failed")])
-    assert row.estimate("x") == Estimate(reason="subject 1: it failed")
+    assert row.estimate("nll_forget") == Estimate(reason="subject 1: it failed")
 
 
 def test_subjects_that_a_task_does_not_have_are_left_out(tmp_path):

@@ -81,7 +81,7 @@ def test_what_comes_from_outside_is_escaped(built):
 
 def test_success_is_over_prompts(built):
     estimate = built[1].row("siss-05").estimate("success_modified")
-    assert (estimate.value, estimate.n, estimate.samples, estimate.interval) == (1.0, 2, 2, "wilson-t")
+    assert (estimate.value, estimate.n, estimate.samples, estimate.interval) == (1.0, 2, 2, "subjects")
 
 
 def test_sequential_unlearning_has_columns_of_its_own(built):

@@ -23,7 +23,8 @@ One section a method of `src/palinode/methods/`, written by `make readme` from t
 `results/published/`. It says what the method minimises, which paper that is from and how this project deviates from it.
 Then come its options, its rows with their settings, and what these measured in the published runs: value [95 %
 interval]. A row without numbers is in no published run. An equation has a number where one could be checked, and the
-repository is the official code at the commit that was read.
+repository is the official code at the commit that was read. Lines "Against its code" give the largest difference where
+both were run on the same small tensors ([docs/official-code.md](docs/official-code.md)).
 Seconds and peak memory belong to a machine: a run writes them to `out/log.jsonl`, and git does not keep them.
 """
 NAMED = ("lr", "steps", "trainable")  # what a task may change in a row, besides the method's options
@@ -60,6 +61,7 @@ def list_source(source: methods.Source | None) -> list[str]:
         lines.append(f"- Implemented: {escape(source.equation)}.")
     if source.repository:
         lines.append(f"- Compared with: {escape(source.repository)}.")
+    lines += [f"- Against its code: {escape(finding)}" for finding in source.compared]
     return lines + [f"- Deviation: {escape(deviation)}" for deviation in source.deviations]
 
 
@@ -67,11 +69,22 @@ def describe_needs(name: str, rows: list[str], loaded: params.Params) -> str:
     """What a task must offer, with the rows where options decide."""
     groups: dict[frozenset[str], list[str]] = {}
     for row in rows:
-        needs = methods.load(name, loaded.rows[row].options).needs
+        needs = methods.load(name, some_options(row, loaded)).needs
         groups.setdefault(needs, []).append(f"`{row}`")
-    if len(groups) < 2:
-        return f"Needs: {list_needs(next(iter(groups), methods.load(name).needs))}."
+    if not groups:
+        return f"Needs: {list_needs(methods.load(name).needs)}."
+    if len(groups) == 1:
+        return f"Needs: {list_needs(next(iter(groups)))}."
     return "Needs: " + "; ".join(f"{list_needs(needs)} ({', '.join(names)})" for needs, names in groups.items()) + "."
+
+
+def some_options(row: str, loaded: params.Params) -> dict:
+    """A row's options on the first task that changes them: some options have a value by task alone."""
+    for kind in params.KINDS:
+        for name, task in loaded.tasks_of(kind).items():
+            if row in task.overrides:
+                return loaded.row(name, row).options
+    return loaded.rows[row].options
 
 
 def list_needs(words: frozenset[str]) -> str:
@@ -92,7 +105,8 @@ def describe_default(field: dataclasses.Field) -> str:
 def describe_row(row: str, loaded: params.Params) -> str:
     """A row's settings, and what tasks change in them."""
     settings = loaded.rows[row]
-    own = {"lr": f"{settings.lr:g}", "steps": settings.steps, "trainable": settings.trainable} | settings.options
+    own = {"lr": f"{settings.lr:g}", "steps": settings.steps, "trainable": settings.trainable}
+    own |= settings.options | ({} if settings.clipped else {"clip": "none"})
     changes: dict[str, list[str]] = {}
     for kind in params.KINDS:
         for name, task in loaded.tasks_of(kind).items():

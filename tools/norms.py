@@ -38,9 +38,10 @@ def measure(loaded: Params, kind: str, task: str) -> dict[str, object]:
     cell = Path("out/cells") / task / "0" / ROW / "0"
     shutil.rmtree(cell, ignore_errors=True)
     trial_runs.once(cell / "training", "unlearn", kind, task, "0", ROW, "0")
-    norms = [float(line["norm_retain"]) for line in read_csv(cell / "training/training.csv")]
-    if len(norms) != STEPS:
-        raise UserError(f"{task}: {len(norms)} steps were logged, not {STEPS}")
+    lines = read_csv(cell / "training/training.csv")
+    if [int(line["step"]) for line in lines[:STEPS]] != list(range(STEPS)):
+        raise UserError(f"{task}: not all of the first {STEPS} steps were logged")
+    norms = [float(line["norm_retain"]) for line in lines[:STEPS]]
     mean = sum(norms) / STEPS
     mean = round(mean, 3)
     return {"steps": STEPS, "mean_norm": mean, "norm": float(f"{SHARE * mean:.2g}")}

@@ -39,9 +39,9 @@ PUBLISHED = Path("results/published")
 RAN = ("src", "stages", "dvc.yaml")  # the code of a run
 HEAD = """Commit `{commit}`, seeds {seeds}; {machine}, {libraries}. Parameters: [params.yaml](params.yaml); every \
 metric of every row, subject and seed: [metrics.csv](metrics.csv). Written by `make readme`."""
-CELLS = """Each cell: value [95 % interval] · *the paper's number*. Intervals are over subjects where there are \
-several, else over seeds where there are several (Student t), else over samples. For rates they are at least Wilson's \
-for one seed's pictures, since all seeds draw from the same noise."""
+CELLS = """Each cell: value [95 % interval] · *the paper's number*. With several seeds an interval adds what varies \
+between them (Student t) to what varies between pictures, since all seeds draw from the same noise; with several \
+subjects it adds these too. With one seed, as in all reference rows, it speaks of pictures only."""
 ATTACKED = """Under attack: share of pictures for the training prompts in which the judge sees the target, and the \
 first of the steps looked at with half of them. At step 0 prompt tuning has random words."""
 TESTED = """Share = of the paired bootstrap replicates in which the claim is true (at least 95 %: holds, at most 5 %: \

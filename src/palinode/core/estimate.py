@@ -24,7 +24,7 @@ class Metric:
     """A value with its 95 % interval [lo, hi].
 
     value is None when the metric is absent, and `reason` then says why. n: what the interval was taken over; interval:
-    "wilson", "bootstrap", "t" or "none"; replicates: float64 [R], empty when there are none.
+    "wilson", "bootstrap" or "none"; replicates: float64 [R], empty when there are none.
     """
 
     value: float | None
@@ -114,18 +114,6 @@ def exact(value: float) -> Metric:
 def absent(reason: str) -> Metric:
     """A metric that could not be computed, and why."""
     return Metric(None, reason=reason)
-
-
-def t_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
-    """(mean, lo, hi) over seeds with Student's t; lo and hi are NaN for a single seed."""
-    from scipy.special import stdtrit  # the quantile alone; scipy.stats takes a second to import
-
-    values = np.asarray(values, dtype=np.float64)
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, math.nan, math.nan
-    half = float(stdtrit(len(values) - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / math.sqrt(len(values)))
-    return mean, mean - half, mean + half
 
 
 def to_entry(metric: Metric) -> dict[str, Any]:

@@ -35,7 +35,8 @@ class Source:
     """Where a method comes from, as METHODS.md shows it.
 
     paper: authors and title; arxiv: its id, as in "2503.01034"; equation: what of it is implemented, with the number
-    where it is known; repository: "owner/name at commit", the official code that behaviour was compared with.
+    where it is known; repository: "owner/name at commit", the official code that behaviour was compared with; compared:
+    what running both gave, a sentence each (docs/official-code.md).
     """
 
     paper: str
@@ -43,6 +44,7 @@ class Source:
     venue: str = ""
     equation: str = ""
     repository: str = ""
+    compared: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
 
 

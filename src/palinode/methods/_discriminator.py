@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from palinode.core.errors import UserError
+
 Norm = Literal["group", "batch"]
 
 
@@ -69,8 +71,17 @@ class Adversary:
         self.adam.load_state_dict(state["adam"])
 
 
-def create(channels: int, widths: Sequence[int], norm: Norm, seed: int, device: str | torch.device) -> Discriminator:
-    """A fresh discriminator of pictures with so many channels; its weights depend on the seed alone."""
+def create(
+    shape: tuple[int, int, int], widths: Sequence[int], norm: Norm, seed: int, device: str | torch.device
+) -> Discriminator:
+    """A fresh discriminator of pictures [C, H, W]; its weights depend on the seed alone.
+
+    UserError where so many layers leave no patch of a picture.
+    """
+    channels, *sides = shape
+    lost = 0 if norm == "group" else 1
+    if min(sides) // 2 ** len(widths) - lost < 1:
+        raise UserError(f"widths: {len(widths)} layers leave no patch of {sides[0]} x {sides[1]} with norm {norm!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Discriminator(channels, widths, norm).to(device)

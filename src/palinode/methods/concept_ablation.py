@@ -27,6 +27,7 @@ class ConceptAblation(Method):
         venue="ICCV 2023",
         equation="the model-based objective, with the optional regularisation on the anchor's pictures",
         repository="nupurkmr9/concept-ablation at c11fb1b",
+        compared=("Keys and values detached at the first token give the same outputs and gradients.",),
         deviations=(
             "Squared errors are summed over pixels; the repository averages them over the valid part of a picture.",
             "Pictures are not augmented.",

@@ -36,6 +36,12 @@ class DoCo(Method):
         venue="AAAI 2025",
         equation="domain correction and concept-preserving gradient; the paper's own equations were not at hand",
         repository="yongliang-wu/DoCo at ebf6ff4, and its first code at 9214ec4",
+        compared=(
+            "The surgery agrees to 1e-7, that of its first code too.",
+            "With `norm: batch`, the discriminator's logits, gradients and weights after a leaky step are the same.",
+            "Keys and values detached at the first token give the same outputs and gradients.",
+            "Four whole steps agree to 2e-7 in the discriminator's gradient and 2e-8 in the weights, in float64.",
+        ),
         deviations=(
             "The conflicting component is projected away exactly, as in the first code.",
             "The present code's rule pushes past orthogonality (option `retain: published`).",
@@ -61,7 +67,7 @@ class DoCo(Method):
         return frozenset({"anchor", "text"} if self.bos_detach else {"anchor"})
 
     def begin(self, model: Denoiser, statistics: dict[str, Any]) -> None:
-        net = _discriminator.create(model.shape[0], self.widths, self.norm, statistics["seed"], model.device)
+        net = _discriminator.create(model.shape, self.widths, self.norm, statistics["seed"], model.device)
         self._adversary = Adversary(net, self.rate, self.leak)
         self._original = model.frozen()
         self._sizes = [p.numel() for p in model.trainable()]

@@ -26,6 +26,10 @@ class ESD(Method):
         venue="ICCV 2023",
         equation="the fine-tuning objective with negative guidance eta",
         repository="rohitgandikota/erasing at 25613d2",
+        compared=(
+            "With eta 1 for its 2, losses, gradients and weights after two to four Adam steps are the same numbers.",
+            "The trained parameters are the same by name for esd-x, esd-x-strict and esd-u.",
+        ),
         deviations=(
             "The repository counts its guidance from the conditional prediction: its 2 is eta 1 here.",
             "Prompts are the training prompts of the task; the repository takes the concept's name alone.",

@@ -26,6 +26,11 @@ class ReTrack(Method):
         venue="AISTATS 2026",
         equation="the importance-weighted loss over nearest neighbours, with the retain term; read from its code",
         repository="sqt24/ReTrack at a756e6f",
+        compared=(
+            "The loss agrees to 2e-4 and the gradient to 1.3e-4 of their size at lam 1, both to 3e-5 at lam 0.005.",
+            "What differs is its float32 noise schedule, at the smallest time steps; in float64 losses agree to 5e-8.",
+            "The ten nearest neighbours are the same.",
+        ),
         deviations=(
             "The posterior is computed in float64; the repository's is float32.",
             "Latents are posterior means; the repository draws one sample of each picture's posterior, once.",

@@ -32,6 +32,10 @@ class SISS(Superfactor):
         venue="ICLR 2025",
         equation="the loss l_{s,lam} of Lemma 1 with s, in its kept-set form; superfactor of Appendix A.3",
         repository="claserken/SISS at af2a29c (importance_sampling_with_mixture)",
+        compared=(
+            "Both losses agree to 3e-6 and both gradients to 4e-6 of their size, at lam 0, 0.5 and 1.",
+            "Five whole steps of its MNIST script move the weights by the same, to 5e-5 of the way.",
+        ),
         deviations=(
             "The forget gradient is held at a constant norm, as in the code that made the paper's numbers.",
             "The paper's text has a share of the naive term's gradient norm instead; see `ratio`.",

@@ -44,6 +44,7 @@ class UCE(Method):
         venue="WACV 2024",
         equation="Equation 7, the closed form of the edited projection, with the repository's regularisation lam",
         repository="rohitgandikota/unified-concept-editing at 28c81ed",
+        compared=("The edited matrices agree to 2.3e-6 of numbers near 1, with its own phrases and without.",),
         deviations=(
             "The target is mapped to the task's anchor; the repository's defaults are the word art, or no words.",
             "All other things and styles of the task are kept; the repository keeps what it is told.",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from palinode.core.errors import UserError
+from palinode.core.ranges import Name
 
 Direction = Literal["up", "down", "none"]
 
@@ -45,7 +46,7 @@ class Entry:
     """A metric, or with placeholders in `name` and `label` several of them.
 
     unit: of the stored number; a "fraction" is shown in %. kept: says how well a model keeps what it should keep, and
-    so is not shown of a row that did not forget.
+    so is not shown of a row that did not forget. range: what an interval never leaves.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Entry:
     direction: Direction = "none"
     digits: int = 2
     kept: bool = False
+    range: Name = "any"
 
     @property
     def scale(self) -> float:
@@ -80,15 +82,15 @@ class Kind:
 
 
 def share(name: str, label: str, direction: Direction, digits: int = 1, kept: bool = False) -> Entry:
-    return Entry(name, label, "fraction", direction, digits, kept)
+    return Entry(name, label, "fraction", direction, digits, kept, range="share")
 
 
 COST = (
-    Entry("nfe_forward", "NFE, forward", direction="down", digits=0),
-    Entry("nfe_backward", "NFE, backward", direction="down", digits=0),
-    Entry("nfe_forward_per_sample", "NFE per sample, forward", direction="down"),
-    Entry("nfe_backward_per_sample", "NFE per sample, backward", direction="down"),
-    Entry("cost_per_sample", "Cost per sample", "F", "down"),
+    Entry("nfe_forward", "NFE, forward", direction="down", digits=0, range="positive"),
+    Entry("nfe_backward", "NFE, backward", direction="down", digits=0, range="positive"),
+    Entry("nfe_forward_per_sample", "NFE per sample, forward", direction="down", range="positive"),
+    Entry("nfe_backward_per_sample", "NFE per sample, backward", direction="down", range="positive"),
+    Entry("cost_per_sample", "Cost per sample", "F", "down", range="positive"),
 )
 COPIES = (
     share("copy_rate_forget", "Copies of the forget images", "down", 2),
@@ -97,21 +99,21 @@ COPIES = (
 )
 IMAGES = Kind(
     entries=(
-        Entry("inception_score_{network}", "Inception score ({network})", direction="up"),
+        Entry("inception_score_{network}", "Inception score ({network})", direction="up", range="positive"),
         Entry("nll_forget", "NLL of the forget image", "bits/dim", "up"),
         Entry("nll_held", "NLL of held-out images", "bits/dim", "down"),
-        Entry("eps_error_forget", "ε-error on the forget image", "squared error per pixel", "up", 3),
-        Entry("eps_error_held", "ε-error on held-out images", "squared error per pixel", "down", 3),
+        Entry("eps_error_forget", "ε-error on the forget image", "squared error per pixel", "up", 3, range="positive"),
+        Entry("eps_error_held", "ε-error on held-out images", "squared error per pixel", "down", 3, range="positive"),
         share("forget_rate", "Forget rate p", "down", 2),
         Entry("kid_{network}", "KID ({network})", direction="down", digits=3),
-        Entry("fid_{network}", "FID ({network})", direction="down"),
+        Entry("fid_{network}", "FID ({network})", direction="down", range="positive"),
         share("precision_{network}", "Precision ({network})", "up"),
         share("recall_{network}", "Recall ({network})", "up"),
-        Entry("denoise_similarity_{network}", "Denoise similarity ({network})", "cosine", "down"),
-        Entry("integrity_{network}", "Integrity ({network})", direction="up"),
-        Entry("drift_{network}", "Drift from the base ({network})", "distance", "down", 3),
-        Entry("oracle_similarity_{network}", "Similarity to oracle ({network})", direction="up"),
-        Entry("oracle_drift_{network}", "Distance to oracle ({network})", "distance", "down", 3),
+        Entry("denoise_similarity_{network}", "Denoise similarity ({network})", "cosine", "down", range="cosine"),
+        Entry("integrity_{network}", "Integrity ({network})", direction="up", range="at most 1"),
+        Entry("drift_{network}", "Drift from the base ({network})", "distance", "down", 3, range="positive"),
+        Entry("oracle_similarity_{network}", "Similarity to oracle ({network})", direction="up", range="at most 1"),
+        Entry("oracle_drift_{network}", "Distance to oracle ({network})", "distance", "down", 3, range="positive"),
         *COPIES,
         *COST,
     ),
@@ -130,18 +132,35 @@ IMAGES = Kind(
 CONCEPT = Kind(
     entries=(
         share("ua_{prompts}", "UA, {prompts}", "up"),
-        share("ua_gap", "UA gap, training prompts to new ones", "down"),
-        Entry("target_probability", "Probability of the target", direction="down", digits=3),
-        Entry("target_entropy", "Entropy under training prompts", "nats", "up"),
+        Entry("ua_gap", "UA gap, training prompts to new ones", "fraction", "down", 1, range="cosine"),
+        Entry("target_probability", "Probability of the target", direction="down", digits=3, range="share"),
+        Entry("target_entropy", "Entropy under training prompts", "nats", "up", range="positive"),
         share("accuracy_{prompts}", "Accuracy, {prompts}", "up", kept=True),
         share("alignment_{prompts}", "Alignment, {prompts}", "up", kept=True),
-        Entry("integrity_{prompts}_{network}", "Integrity, {prompts} ({network})", direction="up", kept=True),
-        Entry("drift_{prompts}_{network}", "Drift, {prompts} ({network})", "distance", "down", 3),
-        Entry("oracle_drift_{prompts}_{network}", "Distance to oracle, {prompts} ({network})", "distance", "down", 3),
-        Entry("kid_{prompts}_{network}", "KID, {prompts} ({network})", direction="down", digits=3, kept=True),
-        Entry("fid_kept_{network}", "FID of what is kept ({network})", direction="down", kept=True),
         Entry(
-            "fid_kept_real_{network}", "FID of what is kept to real pictures ({network})", direction="down", kept=True
+            "integrity_{prompts}_{network}",
+            "Integrity, {prompts} ({network})",
+            direction="up",
+            kept=True,
+            range="at most 1",
+        ),
+        Entry("drift_{prompts}_{network}", "Drift, {prompts} ({network})", "distance", "down", 3, range="positive"),
+        Entry(
+            "oracle_drift_{prompts}_{network}",
+            "Distance to oracle, {prompts} ({network})",
+            "distance",
+            "down",
+            3,
+            range="positive",
+        ),
+        Entry("kid_{prompts}_{network}", "KID, {prompts} ({network})", direction="down", digits=3, kept=True),
+        Entry("fid_kept_{network}", "FID of what is kept ({network})", direction="down", kept=True, range="positive"),
+        Entry(
+            "fid_kept_real_{network}",
+            "FID of what is kept to real pictures ({network})",
+            direction="down",
+            kept=True,
+            range="positive",
         ),
         Entry(
             "kid_kept_real_{network}", "KID of what is kept to real pictures ({network})", direction="down", kept=True
@@ -176,9 +195,11 @@ PROMPTS = Kind(
         share("copies_{version}", "Pixel copies, {version}", "down"),
         share("sscd_copies_{version}", "Copies (SSCD), {version}", "down"),
         share("realism_{version}_{network}", "Realism, {version} ({network})", "up"),
-        Entry("clip_iqa_{version}", "CLIP-IQA, {version}", direction="up", digits=3),
-        Entry("noise_norm_{version}", "Noise norm, {version}", direction="down"),
-        Entry("integrity_ordinary_{network}", "Integrity, ordinary prompts ({network})", direction="up"),
+        Entry("clip_iqa_{version}", "CLIP-IQA, {version}", direction="up", digits=3, range="share"),
+        Entry("noise_norm_{version}", "Noise norm, {version}", direction="down", range="positive"),
+        Entry(
+            "integrity_ordinary_{network}", "Integrity, ordinary prompts ({network})", direction="up", range="at most 1"
+        ),
         share("copies_others", "Pixel copies, other memorized prompts", "none"),
         share("sscd_copies_others", "Copies (SSCD), other prompts of the task", "none"),
         *COST,

@@ -84,7 +84,10 @@ class Row:
             groups.setdefault(cell.subject, []).append((str(cell.seed), cell.estimate(metric)))
         if not groups:
             return Estimate(reason="not measured on this row")
-        return average_subjects([(subject, average_seeds(parts)) for subject, parts in groups.items()])
+        range_ = registry.lookup(metric).range
+        return average_subjects(
+            [(subject, average_seeds(parts, range_, subject)) for subject, parts in groups.items()], range_
+        )
 
     def lists(self, metric: str) -> bool:
         """Whether a cell has the metric, even as an absent one, or is absent itself."""

@@ -10,10 +10,10 @@ from palinode.report.collect import Row, Task
 from palinode.report.sections import attack_results, equal_forgetting, prompt_results
 
 INTERVALS = {
-    "bootstrap": "bootstrap over samples",
-    "wilson": "Wilson for rates",
-    "t": "Student t over subjects, or over seeds of a single subject",
-    "wilson-t": "for rates at least Wilson's for the pictures of one seed",
+    "bootstrap": "of one seed, a bootstrap of its pictures alone: they say nothing of other trainings",
+    "wilson": "of one seed's rates, Wilson's for its pictures alone",
+    "seeds": "of several seeds, what varies between them added to what varies between pictures",
+    "subjects": "of several subjects, what varies between these besides",
 }
 SETTINGS = ("method", "paper", "lr", "steps", "options")  # columns of the settings table
 
@@ -30,7 +30,7 @@ def view(task: Task, papers: dict[str, dict], mapping: dict, contact: bytes | No
         "full": tables.full_table(task),
         "absences": tables.list_absences(task),
         "row_names": [row.name for row in task.rows],
-        "intervals": ", ".join(list_intervals(task)),
+        "intervals": "; ".join(list_intervals(task)),
         "averaged": len(task.subjects) if len(task.subjects) > 1 else 0,
         "fronts": [Markup(svg) for svg in fronts.draw_fronts(task)],
         "curves": Markup(curves) if curves else None,
