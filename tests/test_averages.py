@@ -8,7 +8,7 @@ from palinode.core.ranges import RANGES
 from palinode.report.averages import TIMES, Estimate, average_seeds, average_subjects
 
 PICTURES = 64
-TRIALS = 300
+TRIALS = 400
 
 
 def measured(values: np.ndarray) -> Estimate:
@@ -54,7 +54,7 @@ WORLDS = {
     "most": World("share", 2.5, 0.5, 1.0),
     "pictures alone": World("share", -1.0, 0.0, 1.0),
     "positive": World("positive", 0.0, 0.3, 0.6),
-    "positive, pictures alone": World("positive", 0.0, 0.0, 0.6),
+    "positive, pictures alone": World("positive", 0.0, 0.0, 0.4),
     "cosine": World("cosine", 1.2, 0.3, 0.5),
     "at most 1": World("at most 1", 1.0, 0.3, 0.5),
     "any": World("any", 0.0, 0.5, 2.0),
@@ -64,7 +64,7 @@ WORLDS = {
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("name", list(WORLDS))
 def test_intervals_cover_what_they_say(name, seeds):
-    """92 to 98 % at five seeds and more; what three give is printed. The trials' own error is 1.3 points."""
+    """92 to 98 % at five seeds and more; what three give is printed. The trials' own error is 1.1 points."""
     world = WORLDS[name]
     rng = np.random.default_rng(seeds)
     truth = world.truth(rng)
@@ -74,7 +74,7 @@ def test_intervals_cover_what_they_say(name, seeds):
         covered += estimate.lo <= truth <= estimate.hi
     share = covered / TRIALS
     print(f"{name}, {seeds} seeds: {share:.1%}")
-    assert seeds < 5 or 0.92 - 0.013 <= share <= 0.98 + 0.013
+    assert seeds < 5 or 0.92 - 0.011 <= share <= 0.98 + 0.011
 
 
 def test_an_interval_keeps_the_range():
