@@ -15,7 +15,7 @@ TABLES = read_tables(FOLDER)
 CASES = [pytest.param(table, claim, id=claim["id"]) for table in TABLES for claim in table["claims"]]
 METRICS = {
     "nll": {"ours": "nll_forget"},
-    "p": {"ours": "rate", "min_n": 100, "why": "rare"},
+    "p": {"ours": "forget_rate", "min_n": 100, "why": "rare"},
     "forwards": {"ours": "nfe_forward_per_sample"},
 }
 MAPPING = {"reference_rows": {"base": "pretrained"}, "tasks": {"toy": {"t": METRICS}}, "out_of_scope": {}}
@@ -133,8 +133,8 @@ def toy(replicates, metrics=None):
     return Task("toy", "images", [0], rows, Path("."))
 
 
-def verdict(check, task, holds=None):
-    claim = {"id": "c", "statement": "", "check": check, "holds_on_rows": holds, "caveats": []}
+def verdict(check, task, holds=None, **more):
+    claim = {"id": "c", "statement": "", "check": check, "holds_on_rows": holds, "caveats": [], **more}
     return claims.assess(task, MAPPING, {"id": "t", "rows": {}, "claims": [claim]}, claim)
 
 
@@ -161,10 +161,10 @@ def test_replicates_are_paired():
     [
         ("x.nll > 0", {}, "x.nll: no row of this run stands for x"),
         ("m.fid > 0", {}, "m.fid: no metric of ours stands for fid"),
-        ("m.p == 0", {"rate": entry(0.0, n=99)}, "m.p: 99 samples, at least 100 needed: rare"),
-        ("m.p == 0", {"rate": entry(None, reason="no weights")}, "m.p: no weights"),
-        ("m.p == 0", {"rate": entry(float("inf"))}, "m.p: the value is inf"),
-        ("m.p == 0", {"rate": entry(0.0)}, "m.p: no bootstrap replicates"),
+        ("m.p == 0", {"forget_rate": entry(0.0, n=99)}, "m.p: 99 samples, at least 100 needed: rare"),
+        ("m.p == 0", {"forget_rate": entry(None, reason="no weights")}, "m.p: no weights"),
+        ("m.p == 0", {"forget_rate": entry(float("inf"))}, "m.p: the value is inf"),
+        ("m.p == 0", {"forget_rate": entry(0.0)}, "m.p: no bootstrap replicates"),
         ("m.p == 0", {}, "m.p: not measured on this row"),
     ],
 )
@@ -176,6 +176,13 @@ def test_untested_says_why(check, metrics, reason):
 def test_exact_counts_need_no_replicates():
     task = toy(np.ones(200), {"nfe_forward_per_sample": entry(1.0, interval="none")})
     assert verdict("m.forwards == 1", task).verdict == "holds"
+
+
+def test_what_holds_by_construction_is_not_counted_as_tested():
+    task = toy(np.ones(200), {"nfe_forward_per_sample": entry(1.0, interval="none")})
+    result = verdict("m.forwards == 1", task, by_construction=True)
+    assert (result.verdict, result.share, result.point) == ("by construction", None, True)
+    assert verdict("m.forwards == 2", task, by_construction=True).verdict == "fails", "unless it does not hold"
 
 
 def test_two_rows_for_one_paper_row_are_refused():

@@ -13,7 +13,7 @@ class ConceptAmounts(Settings):
     retain: Positive = 1024  # pictures that stay
     pairs: Positive = 256  # pictures of the target, and as many that the original model draws of the anchor
     fisher: Positive = 16  # pictures, each at `fisher_steps` time steps
-    fisher_steps: Positive | None = None  # null: all
+    fisher_steps: Positive | None = 100  # null: all, as in Selective Amnesia; of 1,000, 100 give 1.4 times as much
     saliency: Positive = 20  # batches
     saliency_guidance: Rate | None = None  # of the prediction behind SalUn's mask; null: that of `sample`
     saliency_clip: Rate | None = None  # gradient norm of a batch; null: as it is
