@@ -53,7 +53,7 @@ coverage: $(STAMP) ## run the tests and print which share of the package's lines
 bench: $(STAMP) ## measure steps, sampling and one full cell on the large architecture
 	$(RUN) python benchmarks/run.py $(ARGS)
 
-tune: $(STAMP) ## repeat the search for a row's learning rate: ARGS='TASK ROW'
+tune: $(STAMP) ## search for learning rates on validation tasks: ARGS='TASK ROW', ARGS=tshirt for all its rows
 	$(RUN) python tools/tune.py $(ARGS)
 
 norms: $(STAMP) ## measure the constant norm of SISS's rows on a task's validation task: ARGS=TASK

@@ -227,7 +227,7 @@ def test_selective_forgetting_takes_low_frequencies_and_some_times(model):
     torch.testing.assert_close(means, 64 * residual.mean((2, 3)).square().sum(1))
     method = begun("siss_selective", times=[0.25, 0.5], radius=2)
     t = torch.tensor([249, 250, 499])
-    error = method.error("forget", residual[:, :, :, :], t, 1000)
+    error = method.error("forget", residual[:, :1], t, 1000)
     assert error[0] == 0 and error[1] > 0 and error[2] > 0
     assert torch.equal(method.error("retain", residual, t, 1000), residual.square().flatten(1).sum(1))
     batch = random_batch(size=16, t=700)

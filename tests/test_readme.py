@@ -115,7 +115,7 @@ def test_a_run_s_page_has_numbers_claims_and_times(run):
     assert "# Run `digits`" in text and "seeds 0, 1" in text
     assert "| siss-05 | 7.00 [−5.70, 19.7] · *8.09* | – · *0* |" in text
     assert "| base | 1.25 [1.20, 1.30] · *1* | – · *0.74* |" in text
-    assert "0 holds, 1 fails, 0 undecided, 1 untested" in text
+    assert "0 holds, 1 fails, 0 undecided, 0 by construction, 1 untested" in text
     assert "| SISS 0.5 \\| No-IS | `t` | true | fails | 1 % |" in text and "p falls" not in text
     assert "| `make repro` | 0:12:05 |" in text
 

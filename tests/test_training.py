@@ -64,6 +64,25 @@ def test_an_interrupted_run_continues_to_the_same_bytes(scratch, ema):
     assert whole[1:] == resumed[1:]
 
 
+def test_a_superfactor_that_is_refreshed_continues_between_two_measurements(scratch):
+    """The kill comes at step 13, the checkpoint at 12, the measurements at 10 and 15; each step has two batches."""
+    settings = training(steps=20, accumulate=2)
+
+    def refreshed():
+        return methods.load("siss", {"norm": 1.0, "refresh": 5})
+
+    with scratch() as folder:
+        whole = run(settings, folder, refreshed())
+    with pytest.raises(KeyboardInterrupt), scratch() as folder:
+        run(settings, folder, refreshed(), stop_at=13)
+    with scratch() as folder:
+        resumed = run(settings, folder, refreshed())
+    assert all(torch.equal(a, b) for a, b in zip(whole[0], resumed[0], strict=True))
+    assert whole[1:] == resumed[1:]
+    measured = [line["step"] for line in whole[1] if "loss_forget" in line]
+    assert measured == [0, 5, 10, 15]
+
+
 def test_a_slow_training_is_saved_every_ten_minutes_too(scratch, monkeypatch):
     clock = itertools.count(step=601)
     monkeypatch.setattr("palinode.training.loop.time", SimpleNamespace(monotonic=lambda: next(clock)))

@@ -42,8 +42,7 @@ def measure(loaded: Params, kind: str, task: str) -> dict[str, object]:
     if [int(line["step"]) for line in lines[:STEPS]] != list(range(STEPS)):
         raise UserError(f"{task}: not all of the first {STEPS} steps were logged")
     norms = [float(line["norm_retain"]) for line in lines[:STEPS]]
-    mean = sum(norms) / STEPS
-    mean = round(mean, 3)
+    mean = round(sum(norms) / STEPS, 3)
     return {"steps": STEPS, "mean_norm": mean, "norm": float(f"{SHARE * mean:.2g}")}
 
 

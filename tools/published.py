@@ -39,9 +39,13 @@ PUBLISHED = Path("results/published")
 RAN = ("src", "stages", "dvc.yaml")  # the code of a run
 HEAD = """Commit `{commit}`, seeds {seeds}; {machine}, {libraries}. Parameters: [params.yaml](params.yaml); every \
 metric of every row, subject and seed: [metrics.csv](metrics.csv). Written by `make readme`."""
-CELLS = """Each cell: value [95 % interval] · *the paper's number*. With several seeds an interval adds what varies \
-between them (Student t) to what varies between pictures, since all seeds draw from the same noise; with several \
-subjects it adds these too. With one seed, as in all reference rows, it speaks of pictures only."""
+CELLS = """Each cell: value [95 % interval] · *the paper's number*. """
+INTERVALS = """With several seeds an interval adds what varies between them (Student t) to what varies between \
+pictures, since all seeds draw from the same noise; with several subjects it adds these too. With one seed, as in all \
+reference rows, it speaks of pictures only."""
+STUDENT = """Intervals are over subjects where there are several, else over seeds where there are several (Student t), \
+else over samples. For rates they are at least Wilson's for one seed's pictures, since all seeds draw from the same \
+noise. Intervals of this kind were used before version 0.2.0, and are too narrow where seeds agree."""
 ATTACKED = """Under attack: share of pictures for the training prompts in which the judge sees the target, and the \
 first of the steps looked at with half of them. At step 0 prompt tuning has random words."""
 TESTED = """Share = of the paired bootstrap replicates in which the claim is true (at least 95 %: holds, at most 5 %: \
@@ -104,12 +108,19 @@ def write_page(folder: Path, root: Path = Path(".")) -> str:
     """A run's own page: where it comes from, its tables, claims and times."""
     run = Run.read(folder)
     head = HEAD.format(commit=run.commit, seeds=run.seeds, machine=run.machine, libraries=run.libraries)
-    parts = [f"# Run `{folder.name}`", head, CELLS]
+    parts = [f"# Run `{folder.name}`", head, CELLS + describe_intervals(run.tasks)]
     for task in run.tasks:
         parts += list_tables(task, root)
     parts += ["## Claims", list_verdicts(json.loads(read_text(folder / "claims.json")))]
     parts += ["## Times", list_times(folder / "timings.json")]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def describe_intervals(tasks: list[Task]) -> str:
+    """What the intervals of a run are, by the names that it stored."""
+    cells = [cell for task in tasks for row in task.rows for cell in row.cells]
+    kinds = {entry["interval"] for cell in cells for entry in cell.metrics.values()}
+    return STUDENT if kinds & {"t", "wilson-t"} else INTERVALS
 
 
 def list_tables(task: Task, root: Path) -> list[str]:

@@ -13,8 +13,10 @@ kind. A row that shows what one part of another does (TWINS) takes the learning 
 differ in this part alone. A closed form has no learning rate.
 """
 
+import json
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ import trial_runs
 from palinode import methods, params
 from palinode.core.errors import UserError
 from palinode.core.io import read_csv, read_json, write_csv
-from palinode.params import KINDS, Params
+from palinode.params import KINDS, Params, Row
 from palinode.pipeline import planning
 from palinode.pipeline.needs import missing_need
 from palinode.pipeline.stage import run_tool
@@ -113,9 +115,7 @@ def search(loaded: Params, kind: str, task: str, rows: Sequence[str]) -> list[di
     """Those rows with every learning rate on a validation task; what is finished is not run again."""
     rule = RULES[kind]
     # What is finished is found again by its name, which holds all that is searched or given.
-    tried = {
-        f"{row}-{lr:.0e}-{loaded.row(task, row).steps}": (row, lr) for row in rows for lr in grid(loaded, kind, task)
-    }
+    tried = {name_trial(loaded.row(task, row), row, lr): (row, lr) for row in rows for lr in grid(loaded, kind, task)}
     settings = {name: loaded.row(task, row).model_copy(update={"lr": lr}) for name, (row, lr) in tried.items()}
     trial = trial_runs.narrow(loaded, kind, task, settings)
     trial_runs.enter(task)
@@ -144,6 +144,12 @@ def mark_winners(trials: list[dict], base: Trial, rule: Rule) -> list[dict]:
     rows = dict.fromkeys(trial["row"] for trial in trials)
     winners = [rule.choose([trial for trial in trials if trial["row"] == row], base) for row in rows]
     return [trial | {"chosen": int(any(trial is winner for winner in winners))} for trial in trials]
+
+
+def name_trial(settings: Row, row: str, lr: float) -> str:
+    """A row's trial with a learning rate."""
+    given = json.dumps([settings.options, settings.trainable, settings.clipped], sort_keys=True)
+    return f"{row}-{lr:.0e}-{settings.steps}-{zlib.crc32(given.encode()):08x}"
 
 
 def grid(loaded: Params, kind: str, task: str) -> tuple[float, ...]:
@@ -205,6 +211,8 @@ def main(*arguments: str) -> None:
             unknown = ({validation} - loaded.tasks_of(kind).keys()) | (set(rows) - loaded.rows.keys())
             if unknown:
                 raise UserError(f"params.yaml defines no {', '.join(sorted(unknown))}")
+            if kind == "images" and arguments[1:]:
+                raise UserError(f"{task}: rows that forget images share one learning rate: search the task as a whole")
             chosen = PROTOCOL_ROWS if kind == "images" else searchable(loaded, kind, validation, rows)
             write(kind, search(loaded, kind, validation, chosen))
     if arguments and not any(arguments[0] in loaded.tasks_of(kind) for kind in KINDS):

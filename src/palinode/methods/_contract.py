@@ -36,7 +36,7 @@ class Source:
 
     paper: authors and title; arxiv: its id, as in "2503.01034"; equation: what of it is implemented, with the number
     where it is known; repository: "owner/name at commit", the official code that behaviour was compared with; compared:
-    what running both gave, a sentence each (docs/official-code.md).
+    what running both gave, a sentence each.
     """
 
     paper: str

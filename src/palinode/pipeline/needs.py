@@ -24,7 +24,11 @@ def needs_of(params: Params, task: str, row: str) -> frozenset[str]:
 
 def missing_need(params: Params, kind: str, task: str, row: str) -> str | None:
     """Why a row cannot run on a task, or None."""
-    missing = sorted(needs_of(params, task, row) - offers(params, kind, task))
+    offered = offers(params, kind, task)
+    own = methods.find(params.rows[row].method, f"rows.{row}.method: ").needs
+    needed: frozenset[str] = own if isinstance(own, frozenset) else frozenset()
+    # What a class needs whatever its options are comes first: an option may be set by tasks that have it alone.
+    missing = sorted(needed - offered) or sorted(needs_of(params, task, row) - offered)
     if not missing:
         return None
     return f"{row} needs {methods.NEEDS[missing[0]]}, which {task} does not offer"

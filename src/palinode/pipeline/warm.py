@@ -36,7 +36,6 @@ PACKAGES = (  # what stages import, most of it late
     "torchmetrics.image.inception",
     "torchmetrics.image.kid",
     "cleanfid.fid",
-    "scipy.special",
     "scipy.stats",
     "safetensors.torch",
     "PIL.Image",

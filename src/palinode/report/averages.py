@@ -7,7 +7,7 @@ one. Subjects are added in the same way. Sums are taken on a scale on which the 
 stays within [0, 1].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,7 +24,8 @@ class Estimate:
     """A metric of one row. `value` is None exactly when `reason` says why.
 
     n: what the interval was taken over, which is seeds or subjects where there are several; samples: how many pictures
-    or prompts one seed's value rests on, over all subjects; replicates: float64 [R], or None if there are none.
+    or prompts one seed's value rests on, over all subjects; replicates: float64 [R], or None if there are none;
+    variance: of the value, from pictures and seeds, as far as it is known.
     """
 
     value: float | None = None
@@ -35,25 +36,28 @@ class Estimate:
     reason: str = ""
     samples: int = 0
     replicates: np.ndarray | None = None
+    variance: float = 0.0
 
 
 def average_seeds(parts: list[tuple[str, Estimate]], range_: Name, subject: str) -> Estimate:
     """The mean over seeds of one subject, given as (name, estimate); more seeds are not more pictures."""
     parts = [(name, _tile(part)) for name, part in parts]
-    return _average(parts, "seeds", range_, min(part.samples for _, part in parts), f"seeds of {subject}")
+    samples = min(part.samples for _, part in parts)
+    return _average(parts, "seeds", range_, samples, f"seeds of {subject}")
 
 
 def average_subjects(parts: list[tuple[str, Estimate]], range_: Name) -> Estimate:
     """The mean over subjects, given as (name, mean over its seeds); its pictures are those of all subjects."""
-    return _average(parts, "subjects", range_, sum(part.samples for _, part in parts), "subjects")
+    samples = sum(part.samples for _, part in parts)
+    return _average(parts, "subjects", range_, samples, "subjects")
 
 
 def _tile(part: Estimate) -> Estimate:
-    """The estimate with each of its replicates TIMES times, so that those of all rows have one length."""
+    """A cell's estimate with each of its replicates TIMES times, so that those of all rows have one length."""
     if part.replicates is None:
         return part
-    tiled = np.tile(part.replicates, TIMES)
-    return Estimate(part.value, part.lo, part.hi, part.n, part.interval, part.reason, part.samples, tiled)
+    variance = float(part.replicates.var())
+    return replace(part, replicates=np.tile(part.replicates, TIMES), variance=variance)
 
 
 def _average(parts: list[tuple[str, Estimate]], over: str, range_: Name, samples: int, stream: str) -> Estimate:
@@ -68,49 +72,82 @@ def _average(parts: list[tuple[str, Estimate]], over: str, range_: Name, samples
     values = np.array([part.value for part in estimates])
     if len(set(values.tolist())) == 1 and {part.interval for part in estimates} == {"none"}:
         return first  # an exact count, the same for all
+    drawn = [part.replicates for part in estimates if part.replicates is not None]
+    complete = len(drawn) == len(estimates)
+    pictures = np.stack(drawn) if complete else np.repeat(values[:, None], REPLICATES * TIMES, axis=1)
+    defined = bool(np.isfinite(pictures).all())
+    if not defined:  # in a resample that a metric cannot be computed of
+        pictures = np.repeat(values[:, None], pictures.shape[1], axis=1)
+    explained = _explained(pictures) if over == "seeds" else float(np.mean([part.variance for part in estimates]))
     share = {part.interval for part in estimates} <= RATES and range_ == "share"
-    drawn = replicate_mean(values, [part.replicates for part in estimates], range_, stream, samples if share else 0)
-    mean = float(values.mean())
-    lo, hi = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(mean, min(mean, float(lo)), max(mean, float(hi)), len(parts), over, "", samples, drawn)
+    replicates = replicate_mean(values, pictures, explained, range_, stream, samples if share else 0)
+    lo, hi = _interval(float(values.mean()), replicates, [] if complete else estimates)
+    return Estimate(
+        value=float(values.mean()),
+        lo=lo,
+        hi=hi,
+        n=len(parts),
+        interval=over,
+        samples=samples,
+        replicates=_usable(replicates, estimates, defined),
+        variance=float(pictures.mean(axis=0).var() + _beyond(values, explained) / len(values)),
+    )
+
+
+def _usable(replicates: np.ndarray, cells: list[Estimate], defined: bool) -> np.ndarray | None:
+    """What claims may use: nothing of cells that have none, unless they are counts; NaN where a resample has none."""
+    if any(part.replicates is None and part.interval != "none" for part in cells):
+        return None
+    return replicates if defined else np.full(len(replicates), np.nan)
+
+
+def _interval(mean: float, replicates: np.ndarray, cells: list[Estimate]) -> tuple[float, float]:
+    """The replicates' interval, around the mean; cells without replicates add their own, which pictures gave them."""
+    low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    lows = [mean, float(low)]
+    highs = [mean, float(high)]
+    ends = [(part.lo, part.hi) for part in cells if part.lo is not None and part.hi is not None]
+    if ends:
+        lows.append(float(np.mean([lo for lo, _ in ends])))
+        highs.append(float(np.mean([hi for _, hi in ends])))
+    return min(lows), max(highs)
 
 
 def replicate_mean(
-    values: np.ndarray, replicates: list[np.ndarray | None], range_: Name, stream: str, pictures: int = 0
+    values: np.ndarray, pictures: np.ndarray, explained: float, range_: Name, stream: str, count_of: int = 0
 ) -> np.ndarray:
     """Replicates [R] of the mean of `values` [K]: of its pictures, and of the K that were drawn from many.
 
-    replicates: [R] each, of pictures; None for a count, which has none. pictures: how many a share is of, 0 for what is
-    no share: a share of 0 or 1 has no spread in its replicates, so that half a picture of either kind is added with a
-    random weight, as in Jeffreys' interval. All draws depend on `stream`, K and R alone. They are the same for every
-    row, so that rows stay paired.
+    pictures: [K, R], replicates of each value; explained: the variance between values that is theirs; count_of: how
+    many pictures a share is of, 0 for what is no share. A share of 0 or 1 has no spread in its replicates. So half a
+    picture of either kind is added with a random weight, as in Jeffreys' interval. All draws depend on `stream`, K and
+    R alone. They are the same for every row, so that rows stay paired.
     """
-    count = len(values)
-    present = [part for part in replicates if part is not None]
-    stacked = np.stack(present) if len(present) == count else np.repeat(values[:, None], REPLICATES * TIMES, 1)
-    length = stacked.shape[1]
+    count, length = pictures.shape
     generator = np.random.Generator(np.random.PCG64(seeds.derive("between", stream, count, length)))
     student = generator.standard_normal((count, length)) / np.sqrt(count * (count - 1))
     student /= np.sqrt(generator.chisquare(count - 1, length) / (count - 1))
     mean = values.mean()
-    of_pictures = stacked.mean(axis=0)
-    if pictures:
+    of_pictures = pictures.mean(axis=0)
+    if count_of:
         added = generator.gamma(0.5, size=(2, length))
-        of_pictures = (of_pictures * pictures + added[0]) / (pictures + added.sum(0))
-        mean = (mean * pictures + 0.5) / (pictures + 1)
+        of_pictures = (of_pictures * count_of + added[0]) / (count_of + added.sum(0))
+        mean = (mean * count_of + 0.5) / (count_of + 1)
     scale = RANGES[range_]
-    deviations = (values - values.mean()) * _excess(values, stacked) * scale.slope(np.asarray(mean))
+    spread = values.var(ddof=1)
+    factor = np.sqrt(_beyond(values, explained) / spread) if spread else 0.0
+    deviations = (values - values.mean()) * factor * scale.slope(np.asarray(mean))
     return scale.from_line(scale.to_line(of_pictures) + deviations @ student)
 
 
-def _excess(values: np.ndarray, stacked: np.ndarray) -> float:
-    """The part of the spread between values that their own pictures do not explain, as a factor in 0..1.
+def _explained(pictures: np.ndarray) -> float:
+    """The variance between seeds that their pictures explain: that of replicates about the mean of all.
 
-    What pictures explain is the spread of a value's replicates about the mean of all: pictures that are the same for
-    all move the mean alone.
+    What the same pictures do to all seeds moves the mean alone. pictures: [K, R].
     """
-    spread = values.var(ddof=1)
-    if spread == 0:
-        return 0.0
-    explained = (stacked - stacked.mean(axis=0)).var(axis=1).sum() / (len(values) - 1)
-    return float(np.sqrt(max(0.0, 1 - explained / spread)))
+    return float((pictures - pictures.mean(axis=0)).var(axis=1).sum() / (len(pictures) - 1))
+
+
+def _beyond(values: np.ndarray, explained: float) -> float:
+    """The variance between values beyond what is explained."""
+    return max(0.0, float(values.var(ddof=1)) - explained)

@@ -81,7 +81,9 @@ def assess(task: Task, mapping: dict, table: dict, claim: dict) -> Result:
     point = bool(check.evaluate(values))
     if point and claim.get("by_construction", False):
         return Result(claim, table, task.name, BUILT, "no test of the run", point=point, quantities=quantities)
-    share = float(check.evaluate(values | drawn).mean())
+    length = min((len(replicates) for replicates in drawn.values()), default=1)  # counts have a length of their own
+    drawn = {reference: replicates[:length] for reference, replicates in drawn.items()}
+    share = float(np.mean(check.evaluate(values | drawn)))
     return Result(claim, table, task.name, judge(share), share=share, point=point, quantities=quantities)
 
 

@@ -30,9 +30,7 @@ def saliency(model: Denoiser, batches: Iterator[ConceptBatch], guidance: float, 
     return total.abs()
 
 
-def fisher(
-    model: Denoiser, x: Tensor, c: Tensor, steps: int | None, generator: torch.Generator, chunk: int = 100
-) -> Tensor:
+def fisher(model: Denoiser, x: Tensor, c: Tensor, steps: int | None, generator: torch.Generator, chunk: int) -> Tensor:
     """Mean over images x [N, ...] with conditions c of (sum over all time steps of grad L_eps)^2.
 
     Selective Amnesia's diagonal Fisher information (arXiv 2305.10120), as its code has it: one noise a time step, and

@@ -34,7 +34,8 @@ def run(work: Work, task: str, subject: str) -> None:
         return importance.saliency(model, drawn, settings.saliency_guidance, settings.saliency_clip)
 
     def measure_fisher() -> Tensor:
-        return importance.fisher(model, x, conditions, settings.fisher_steps, seeds.generator(*key, "fisher"))
+        generator = seeds.generator(*key, "fisher")
+        return importance.fisher(model, x, conditions, settings.fisher_steps, generator, settings.batch)
 
     measures: dict[str, Callable[[], Tensor]] = {"saliency": measure_saliency, "fisher": measure_fisher}
     with atomic(work.outputs[0]) as folder:
