@@ -44,18 +44,20 @@ EDITS = {
     "src/palinode/methods/siss.py": ["unlearn-images/tshirt/siss-[01]*", "unlearn-prompts/*/siss-05"],
     "src/palinode/methods/_superfactor.py": ["unlearn-images/tshirt/siss-*", "unlearn-prompts/*/siss-*"],
     # Whoever draws a picture; conditional bases show what they draw while they train, and so do models that forget
-    # prompts.
+    # prompts; batches of concepts can follow a trajectory.
     "src/palinode/sampling/samplers.py": [
         "detect/emoji",
         "evaluate-images/*",
         "evaluate-prompts/*",
         "gate/*",
+        "importance-concept/*",
         "mitigate/emoji",
         "prepare-concept/*",
         "prepare-prompts/*",
         "pretrain/emoji",
         "pretrain/mnist-class*",
         "sample-*/*",
+        "unlearn-concept/*",
         "unlearn-prompts/*",
     ],
     # All trainings; the judge of scenes trains in the module that defines it.

@@ -26,8 +26,8 @@ def missing_need(params: Params, kind: str, task: str, row: str) -> str | None:
     """Why a row cannot run on a task, or None."""
     offered = offers(params, kind, task)
     own = methods.find(params.rows[row].method, f"rows.{row}.method: ").needs
-    needed: frozenset[str] = own if isinstance(own, frozenset) else frozenset()
     # What a class needs whatever its options are comes first: an option may be set by tasks that have it alone.
+    needed: set[str] = set(own) & methods.NEEDS.keys() if isinstance(own, frozenset) else set()
     missing = sorted(needed - offered) or sorted(needs_of(params, task, row) - offered)
     if not missing:
         return None
