@@ -45,7 +45,9 @@ def test_outputs_and_their_bytes(built, tmp_path):
     assert build.build(run, tmp_path) == text
     for name in OUTPUTS:
         assert (root / name).read_bytes() == (tmp_path / name).read_bytes(), name
-    assert "siss-05" in text and re.search(r"claims: \d+ holds, \d+ fails, \d+ undecided, \d+ untested", text)
+    assert "siss-05" in text and re.search(
+        r"claims: \d+ holds, \d+ fails, \d+ undecided, \d+ by construction, \d+ untested", text
+    )
 
 
 def test_the_table_in_the_terminal_can_leave_rows_out(built, monkeypatch):
@@ -134,7 +136,7 @@ def test_a_run_of_several_subjects_says_so(tmp_path):
     run = make_run(tmp_path, subjects=(0, 1))
     build.build(run, tmp_path)
     html = (tmp_path / "report/index.html").read_text()
-    assert "the mean over 2 subjects" in html and "Student t over subjects" in html
+    assert "the mean over 2 subjects" in html and "of several subjects, what varies between these besides" in html
     (task,) = collect.collect(run, tmp_path)
     assert task.row("siss-05").estimate("forget_rate").samples == 2048
     assert NFE["siss-05"] == tuple(
