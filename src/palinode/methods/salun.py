@@ -34,9 +34,7 @@ class SalUn(Relabel):
         venue="ICLR 2024",
         equation="random labelling of the forget set with the retain loss, under the weight saliency mask",
         repository="OPTML-Group/Unlearn-Saliency at a6e89fd",
-        compared=(
-            "The mask is the same; the saliency agrees to 2e-6 of its largest entry.",
-        ),
+        compared=("The mask is the same; the saliency agrees to 2e-6 of its largest entry.",),
         deviations=(
             "The mask is applied before the gradient is clipped; the repository's pixel code clips first.",
             "Saliency is of batches drawn with replacement; the repository makes one pass over the forget set.",

@@ -8,10 +8,12 @@ so in `results/metrics.json`, add its name to `main` of that kind. Code that com
 import functools
 import re
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from palinode.core.errors import UserError
-from palinode.core.ranges import Name
+
+if TYPE_CHECKING:  # it imports NumPy, which nothing here needs
+    from palinode.core.ranges import Name
 
 Direction = Literal["up", "down", "none"]
 
@@ -55,7 +57,7 @@ class Entry:
     direction: Direction = "none"
     digits: int = 2
     kept: bool = False
-    range: Name = "any"
+    range: "Name" = "any"
 
     @property
     def scale(self) -> float:
