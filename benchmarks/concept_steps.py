@@ -24,7 +24,6 @@ from palinode.training.concept_batches import ConceptBatches, ConceptData
 
 BATCH = 16
 POOL = 64
-TRAJECTORY = 25  # steps of a sampling trajectory, for methods that follow one
 
 
 def make_data(shape: tuple[int, int, int]) -> ConceptData:
@@ -55,7 +54,7 @@ class Bench:
     def __init__(self, model: ClassConditional, method: Method):
         self.model = model
         self.method = method
-        self.batches = ConceptBatches(make_data(model.shape), model, BATCH, 1, (1, "bench"), TRAJECTORY)
+        self.batches = ConceptBatches(make_data(model.shape), model, BATCH, 1, (1, "bench"))
         self.gradients = Gradients(model.trainable())
         self.x = torch.randn(BATCH, *model.shape)
         self.t = torch.full((BATCH,), 500)

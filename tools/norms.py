@@ -50,6 +50,9 @@ def main(*arguments: str) -> None:
     """arguments: tasks; without them all that are enabled."""
     sys.path.insert(0, str(ROOT / "stages"))
     loaded = params.load(ROOT / "params.yaml")
+    unknown = [task for task in arguments if not any(task in loaded.tasks_of(kind) for kind in KINDS)]
+    if unknown:
+        raise UserError(f"params.yaml defines no task of images or prompts called {unknown[0]!r}")
     measured = read_json(RESULTS) if RESULTS.exists() else {}
     for kind in KINDS:
         for task in arguments or loaded.enabled(kind).tasks:
