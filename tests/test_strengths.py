@@ -57,7 +57,7 @@ def test_rows_are_ranked_where_they_forget_as_much():
     a, b, c = comparison["matched"]
     assert a["strength"]["value"] == pytest.approx(0.9) and a[strengths.RANKED]["value"] == pytest.approx(0.68)
     assert b[strengths.RANKED]["value"] == pytest.approx(0.7)
-    assert b[strengths.RANKED]["lo"] == pytest.approx(0.605) and "behind" not in b
+    assert b[strengths.RANKED]["lo"] == pytest.approx(0.6) and "behind" not in b  # the least of five replicates
     assert a["reached"] == 1 and a["behind"] == pytest.approx(0.6)  # b keeps 0.6, 0.65, 0.7, 0.75, 0.8
     assert c["outside"] == "UA 95% to 100%, not across the level" and strengths.RANKED not in c
     first = {"row": "a", "strength": 0.5, strengths.FORGOT: 0.5, **dict.fromkeys(strengths.KEPT, 1.0)}

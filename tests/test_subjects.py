@@ -110,6 +110,7 @@ def test_data_of_two_faces_is_prepared_once(faces):
     assert sorted(path.name for path in folder.iterdir()) == [
         "forget.npy",
         "metadata.json",
+        "neighbours.npy",
         "reference.npy",
         "retain.npy",
     ]
