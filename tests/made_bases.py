@@ -71,6 +71,8 @@ def write_shirts(folder: Path) -> None:
         "hit_rate": 0.01,
         "fid_judge": 24.1,
         "fid_judge_real": 1.73,
+        "inception_score": 9.1,
+        "inception_score_real": 9.45,
         "limits": {"samples": 4096, "hit_rate": [0.003, 0.03]},
     }
     write_json(folder / "judge/config.json", {"test_accuracy": 0.98, "test_images": 1000})

@@ -220,6 +220,7 @@ class Project:
         models = self.folder / "models"
         unconditional.save(base, models / "tiny/model")
         storage.save(digit_judge.Judge(16, 1, 2), models / "tiny/judge", {})
+        write_text(models / "tiny/second-judge/absent.txt", "it forgets no concept\n")
         write_text(models / "tiny-without-repeated/model/absent.txt", f"{NO_ORACLE}\n")
         self.call("bind")
         count = self.parameters["image_tasks"]["tiny"]["sample"]["count"]

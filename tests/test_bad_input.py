@@ -135,13 +135,10 @@ def test_more_neighbours_than_retained_pictures_are_refused(plans, kind, task):
         ("base_models/tiny/data/reference", "data/none.npy", "base_models.tiny: missing file: data/none.npy"),
         ("base_models/tiny/data/repeated/images", "data/none.npy", "base_models.tiny: missing file: data/none.npy"),
         ("base_models/tiny/data/judge/test", "data/none.npy", "base_models.tiny: missing file: data/none.npy"),
+        ("image_tasks/tiny/evaluate/sscd", "sscd.onnx", "tiny: evaluate.sscd: missing file: sscd.onnx"),
         ("base_models/tiny/data/judge/test", "data/train.npy", "base_models.tiny: missing file: data/train-labels.npy"),
         ("base_models/tiny/data/images", "data/wide.npy", "data/wide.npy holds uint8 [3, 16, 17, 1], the task says"),
-        (
-            "base_models/tiny/data/images",
-            "data/float.npy",
-            "data/float.npy holds float32 [3, 16, 16, 1], the task says",
-        ),
+        ("base_models/tiny/data/images", "data/float.npy", "data/float.npy holds float32 [3, 16, 16, 1], the task"),
         ("base_models/tiny/data/repeated/images", "data/wide.npy", "base_models.tiny: data/wide.npy holds uint8"),
         (
             "base_models/tiny/data/repeated/copies",

@@ -44,6 +44,9 @@ def test_hits_are_counted_and_left_out_of_the_distance(digit_judge):
     assert values["fid_judge"] == pytest.approx(distance)
     distance = quality.fid(backbone.features(train[:81]), real, replicates=2).value
     assert values["fid_judge_real"] == pytest.approx(distance)
+    for name, images in (("inception_score", samples[9:]), ("inception_score_real", reference[:81])):
+        score = quality.inception_score(backbone.logits(images), np.ones(81, bool), 10, replicates=2).value
+        assert values[name] == pytest.approx(score)
 
 
 @pytest.mark.parametrize(
@@ -53,11 +56,14 @@ def test_hits_are_counted_and_left_out_of_the_distance(digit_judge):
         ({"hit_rate": 0.001}, "the repeated images appear in 0.10% of 4096 samples, outside 0.30% to 3.00%"),
         ({"hit_rate": 0.5}, "the repeated images appear in 50.00% of 4096 samples"),
         ({"fid_judge": 50.0}, "FID (judge) 50 is above 40, 20 times the real-vs-real one"),
+        ({"inception_score": 7.5}, "Inception Score 7.5 is below 8.55, 90% of that of real images"),
+        ({"inception_score": None}, "there are too few samples for an Inception Score"),
     ],
 )
 def test_an_unconditional_base_that_copies_too_little_or_draws_badly_is_refused(changes, words):
-    values = {"samples": 4096, "hit_rate": 0.01, "fid_judge": 24.0, "fid_judge_real": 2.0} | changes
-    problem = image_checks.problem(values, ImageGate())
+    values = {"samples": 4096, "hit_rate": 0.01, "fid_judge": 24.0, "fid_judge_real": 2.0}
+    values |= {"inception_score": 9.0, "inception_score_real": 9.5} | changes
+    problem = image_checks.problem(values, ImageGate(inception_share=0.9))
     assert problem is None if words is None else problem.startswith(words)
 
 

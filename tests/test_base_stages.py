@@ -163,8 +163,9 @@ def test_a_finished_base_is_named_and_not_trained(project, tmp_path):
     finished.change("base_models/found", {"kind": "unconditional", "data": data, "source": str(tmp_path / "weights")})
     finished.change("bases", [*finished.parameters["bases"], "found"])
     finished.call("plan")
-    for command in (("prepare", "base", "found"), ("judge", "found"), ("pretrain", "found"), ("gate", "found")):
-        finished.call(*command)
+    finished.call("prepare", "base", "found")
+    for script in ("judge", "pretrain", "gate", "second_judge"):
+        finished.call(script, "found")
     folder = finished.folder / "models/found"
     assert "neither trained nor checked here" in absence(finished.folder / "out/data/found")
     assert "is not trained here" in absence(folder / "training")

@@ -94,12 +94,19 @@ def test_the_published_runs_have_the_new_names():
 
 def test_comparisons_at_equal_forgetting_are_converted(tmp_path):
     path = tmp_path / "cats.json"
-    write_json(path, {"points": [{"row": "a", "ua_t0": 0.5}], "matched": [{"row": "a", "right_near": {"value": 1}}]})
+    matched = [{"row": "a", "right_near": {"value": 1}}]
+    write_json(path, {"level": 0.9, "points": [{"row": "a", "ua_t0": 0.5}], "matched": matched})
     convert_names.run("strengths", str(path))
-    assert json.loads(path.read_text()) == {
+    converted = {
+        "kind": "concept",
         "points": [{"row": "a", "ua_training_prompts": 0.5}],
-        "matched": [{"row": "a", "accuracy_near": {"value": 1}}],
+        "comparisons": [
+            {"question": "forgetting", "level": 0.9, "matched": [{"row": "a", "accuracy_near": {"value": 1}}]}
+        ],
     }
+    assert json.loads(path.read_text()) == converted
+    convert_names.run("strengths", str(path))
+    assert json.loads(path.read_text()) == converted, "a file of the new form is left as it is"
 
 
 def test_numbers_are_compared_across_the_renaming(tmp_path, monkeypatch, capsys):

@@ -35,6 +35,8 @@ EDITS = {
         "mitigate/emoji",
         "prepare-prompts/*",
         "report",
+        "second-judge/emoji",
+        "second-judge/mnist-class*",
         "sample-prompts/*",  # it mitigates, and mitigation is measured in the same module
     ],
     # A constant of a metric. What counts as quality of prompts is fixed where they are prepared.
@@ -68,6 +70,7 @@ EDITS = {
         "judge/emoji",
         "prepare-prompts/*",
         "pretrain/*",
+        "second-judge/emoji",
         "unlearn-*/*",
     ],
     "src/palinode/classifiers/scene_judge.py": [
@@ -76,6 +79,7 @@ EDITS = {
         "gate/emoji",
         "judge/emoji",
         "prepare-prompts/*",
+        "second-judge/emoji",
     ],
     "src/palinode/data/prompt_sets.py": ["evaluate-concept/*", "prepare-concept/*", "sample-concept/*"],
     "src/palinode/bases/text_to_image/pretrain.py": ["pretrain/emoji"],
@@ -204,7 +208,7 @@ def test_a_setting_reruns_what_reads_it_alone():
     assert list_changed("detection/batch", 32) == {"detect/emoji", "mitigate/emoji"}
     assert list_changed("detection/detectors", ["noise_norm"]) == {"detect/emoji"}
     assert list_changed("runtime/processes", 3) == {"runtime"}
-    of_bases = {"prepare-base", "judge", "pretrain", "gate", "detect", "mitigate"}
+    of_bases = {"prepare-base", "judge", "pretrain", "gate", "second-judge", "detect", "mitigate"}
     assert {path.split("/")[0] for path in list_changed("threads/bases", 3)} == of_bases
     of_no_cell = of_bases | {"runtime", "bind"}
     assert list_changed("threads/cells", 3) == {path for path in before if path.split("/")[0] not in of_no_cell}

@@ -81,7 +81,7 @@ def work(tmp_path, monkeypatch):
 def make_base() -> None:
     """Every stage of the base: all but `pretrain` say that there is nothing to do."""
     run("prepare", "base", "sd")
-    for script in ("judge", "pretrain", "gate"):
+    for script in ("judge", "pretrain", "gate", "second_judge"):
         run(script, "sd")
     run("bind")
 
@@ -97,7 +97,7 @@ def test_the_stages_of_a_finished_base_name_it_and_say_what_is_absent(work):
     models = work / "models/sd"
     assert read_json(models / "model/source.json") == {"source": "weights"}
     assert sorted(path.name for path in (models / "model").iterdir()) == ["source.json"]
-    assert absence(models / "judge") == absence(models / "gate") == NOT_JUDGED
+    assert absence(models / "judge") == absence(models / "gate") == absence(models / "second-judge") == NOT_JUDGED
     assert absence(models / "training") == "sd is weights, which is not trained here"
     assert "finished model" in absence(work / "out/data/sd")
     bound = work / "out/bases/own"

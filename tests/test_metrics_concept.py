@@ -13,10 +13,11 @@ from palinode.core import estimate
 from palinode.data.captions import STYLES, Caption
 from palinode.metrics import concept_metrics
 from palinode.metrics.concept_metrics import Context
+from palinode.metrics.features import JudgeBackbone
 
 THINGS = ["cat", "dog", "sun"]
 SETS = ("training prompts", "new attributes", "new templates", "synonyms", "compositions",
-        "anchor", "near", "other domain", "null prompt")  # fmt: skip
+        "anchor", "near", "other domain", "null prompt", "free wording")  # fmt: skip
 N = 40
 
 
@@ -43,6 +44,22 @@ class ScriptedClassifier:
         return np.tile(np.arange(len(captions), 0.0, -1), (N, 1))
 
 
+class ScriptedSecond:
+    """Misses the target in the first half of every set."""
+
+    def misses(self, images, captions):
+        return np.arange(N) < N / 2
+
+
+class OtherNetwork(JudgeBackbone):
+    name = "efficientnet_lite0"
+
+    def __init__(self):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            super().__init__(Judge(16, 1, 3))
+
+
 @pytest.fixture
 def context() -> Context:
     base = {name: pictures(i) for i, name in enumerate(SETS)}
@@ -51,8 +68,11 @@ def context() -> Context:
     classifier = ScriptedClassifier(dict(zip(SETS, (1.0, 0.9, 0.8, 0.4, 0.5), strict=False)))
     prompts["near"] = [Caption("a dog", ("dog",)), Caption("a sun", ("sun",))] * (N // 2)
     prompts["other domain"] = [Caption("a dog", ("dog",)), Caption("a dog, noto style", ("dog",), "noto")] * (N // 2)
-    real = np.concatenate([pictures(200 + i) for i in range(3)])
-    return Context(base, base, other, other, prompts, list(SETS[:5]), list(SETS[5:]), real, classifier)
+    real = np.concatenate([pictures(200 + i) for i in range(4)])
+    return Context(
+        base, base, other, other, prompts, list(SETS[:5]), list(SETS[5:]), real, classifier, ScriptedSecond(),
+        OtherNetwork(),
+    )  # fmt: skip
 
 
 def test_forgetting_by_prompt_set_and_the_gap(context):
@@ -81,6 +101,26 @@ def test_an_unchanged_model_has_integrity_one_and_another_seed_zero(context):
     )
     assert reseeded["integrity_near_judge"].value == 0 and reseeded["kid_near_judge"].value <= 1e-6
     assert reseeded["oracle_drift_near_judge"].reason == "there is none"
+
+
+def test_two_judges_are_compared_picture_by_picture(context):
+    metrics = concept_metrics.evaluate(context)
+    sets = [name.replace(" ", "_") for name in SETS[:5]]
+    assert [metrics[f"ua_{name}_second"].value for name in sets] == [0.5] * 5
+    assert [metrics[f"judges_agree_{name}"].value for name in sets] == pytest.approx([0.5, 0.6, 0.7, 0.9, 1.0])
+    context.classifier.left = list(SETS)
+    alone = concept_metrics.evaluate(dataclasses.replace(context, second="there is no second judge"))
+    assert alone["ua_synonyms_second"].reason == alone["judges_agree_synonyms"].reason == "there is no second judge"
+
+
+def test_integrity_of_what_was_asked_for_is_measured_by_a_second_network_too(context):
+    metrics = concept_metrics.evaluate(dataclasses.replace(context, samples=context.other_seed))
+    second = {name.removesuffix("_efficientnet_lite0") for name in metrics if name.endswith("_efficientnet_lite0")}
+    sets = ("near", "other_domain", "free_wording")
+    assert second == {f"{what}_{name}" for what in ("integrity", "drift") for name in sets}
+    assert metrics["integrity_near_efficientnet_lite0"].value == 0
+    drifts = [metrics[f"drift_near_{network}"].value for network in ("judge", "efficientnet_lite0")]
+    assert drifts[0] != drifts[1]
 
 
 def test_a_class_is_missed_or_right():
@@ -137,11 +177,15 @@ def test_a_caption_fits_by_thing_and_by_style_if_it_names_one():
 def test_what_is_missing_has_the_names_of_what_is_measured(context):
     present = concept_metrics.evaluate(context)
     absent = concept_metrics.evaluate(
-        dataclasses.replace(context, classifier="no judge", real="no real pictures", lpips="no trunk")
+        dataclasses.replace(
+            context, classifier="no judge", second="no second judge", real="no real pictures", lpips="no trunk"
+        )
     )
     measured = {name for name in absent if not name.endswith("lpips_alex")}
     assert measured == set(present) and len(absent) > len(measured), "without a judge LPIPS is asked for"
-    assert {metric.value for metric in absent.values()} == {None}
+    second = {name for name in absent if name.endswith("_efficientnet_lite0")}
+    assert second and all(absent[name].value is not None for name in second), "it needs no judge"
+    assert {absent[name].value for name in absent.keys() - second} == {None}
     assert absent["accuracy_near"].reason == absent["drift_near_judge"].reason == "no judge"
     assert absent["fid_kept_real_judge"].reason == "no real pictures"
     assert absent["integrity_near_lpips_alex"].reason == "no trunk"

@@ -43,14 +43,19 @@ def context(judge_folder):
     )  # fmt: skip
 
 
+class SmallNetwork(features.JudgeBackbone):
+    name = "efficientnet_lite0"
+
+    def __init__(self, device: str):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            super().__init__(digits.Judge(16, 1, 10))
+
+
 @pytest.fixture(autouse=True)
-def without_efficientnet(monkeypatch):
-    """The optional network costs seconds a test; it has a test of its own."""
-
-    def missing(device):
-        raise ModuleNotFoundError("No module named 'efficientnet_lite_pytorch'", name="efficientnet_lite_pytorch")
-
-    monkeypatch.setattr(features, "EfficientNetLite0", missing_class(missing))
+def small_network(monkeypatch):
+    """The network of ImageNet costs seconds a test; it has a test of its own."""
+    monkeypatch.setattr(features, "EfficientNetLite0", SmallNetwork)
 
 
 @pytest.fixture
@@ -60,28 +65,50 @@ def scratch(tmp_path, monkeypatch):
         yield opened
 
 
-def missing_class(raises):
-    return type("EfficientNetLite0", (), {"name": "efficientnet_lite0", "__new__": lambda cls, device: raises(device)})
-
-
 def test_every_metric_has_a_value_or_a_reason(context):
     before = torch.get_rng_state()
     metrics, by_network = image_metrics.evaluate_cell(context)
     assert torch.equal(torch.get_rng_state(), before)
     assert (
-        set(by_network) == {"judge"}
+        set(by_network) == {"judge", "efficientnet_lite0"}
         and by_network["judge"].shape == (80, 64)
         and by_network["judge"].dtype == np.float32
     )
     absent = {name for name, metric in metrics.items() if metric.value is None}
-    assert absent == {name for name in metrics if name.endswith(("efficientnet_lite0", "lpips_alex"))}
+    assert absent == {name for name in metrics if name.endswith(("lpips_alex", "sscd"))}
     assert all(metric.reason for name, metric in metrics.items() if name in absent)
-    assert {"nll_forget", "nll_held", "eps_error_forget", "eps_error_held", "forget_rate", "copy_rate",
+    of_network = {f"{name}_efficientnet_lite0" for name in ("kid", "fid", "precision", "recall", "denoise_similarity")}
+    assert of_network | {"nll_forget", "nll_held", "eps_error_forget", "eps_error_held", "forget_rate", "copy_rate",
             "copy_rate_forget", "copy_rate_held", "inception_score_judge",
             "kid_judge", "fid_judge", "precision_judge", "recall_judge", "denoise_similarity_judge", "integrity_judge",
+            "denoise_similarity_ssim",
             "drift_judge", "integrity_ssim", "drift_ssim", "oracle_drift_judge", "oracle_similarity_judge",
             "nfe_forward", "nfe_backward"} == set(metrics) - absent  # fmt: skip
     assert metrics["nfe_forward"].value == 640 and metrics["nll_forget"].n == 2 and metrics["nll_held"].n == 3
+
+
+def test_a_restored_image_is_like_itself_and_noise_is_not(context):
+    context.restored = np.repeat(context.forget, 2, axis=0)
+    assert image_metrics.PIECES["denoise_ssim"](context)["denoise_similarity_ssim"].value == pytest.approx(1)
+    context.restored = random_images(9, 2)
+    assert abs(image_metrics.PIECES["denoise_ssim"](context)["denoise_similarity_ssim"].value) < 0.2
+    assert "no file of SSCD is set" in image_metrics.PIECES["denoise_sscd"](context)["denoise_similarity_sscd"].reason
+
+
+def test_a_file_of_sscd_compares_restored_images_in_colour(context, monkeypatch):
+    class Pixels:
+        def __init__(self, path):
+            assert path == "a file"
+
+        def __call__(self, images):
+            assert images.shape[1:] == (16, 16, 3)
+            return torch.nn.functional.normalize(torch.tensor(images.reshape(len(images), -1) / 255 - 0.5), dim=1)
+
+    monkeypatch.setattr(image_metrics, "SSCD", Pixels)
+    context.settings = SETTINGS.model_copy(update={"sscd": "a file"})
+    context.restored = np.concatenate([context.forget, 255 - context.forget])
+    similarity = image_metrics.PIECES["denoise_sscd"](context)["denoise_similarity_sscd"]
+    assert similarity.value == pytest.approx(0) and similarity.n == 2, "one is the image, one its negative"
 
 
 def test_base_row_is_untouched_and_oracle_row_is_the_oracle(context):
@@ -101,7 +128,7 @@ def test_what_is_missing_is_said(context):
     context.load_model, context.oracle, context.cost = None, "no retrained model", "nothing was unlearned"
     context.judge, context.judge_reason = None, "the task names no judge"
     metrics, by_network = image_metrics.evaluate_cell(context)
-    assert by_network == {}
+    assert list(by_network) == ["efficientnet_lite0"]
     assert metrics["nll_forget"].reason == image_metrics.NO_MODEL == metrics["eps_error_held"].reason
     assert metrics["oracle_drift_judge"].reason == "no retrained model"
     assert metrics["nfe_backward"].reason == "nothing was unlearned"

@@ -350,7 +350,7 @@ def test_the_committed_lock_is_that_of_the_committed_code(tmp_path):
     clone = Project(ROOT).clone(tmp_path / "clone")
     clone.dvc("repro", "-q", "-s", "plan")
     bases = yaml.safe_load((ROOT / "params.yaml").read_text())["bases"]
-    shipped = {f"{verb}@{base}" for verb in ("judge", "pretrain", "gate") for base in bases}
+    shipped = {f"{verb}@{base}" for verb in ("judge", "pretrain", "gate", "second-judge") for base in bases}
     assert shipped <= set(clone.lock)
     status = json.loads(clone.dvc("status", "--json"))
     changes = [change for name, stage in status.items() if name in clone.lock for change in stage]

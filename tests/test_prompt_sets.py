@@ -47,6 +47,23 @@ def test_sets_are_drawn_in_the_order_forget_then_retain(concepts):
     assert {caption.text for caption in sets.retain[NULL]} == {""}
 
 
+def test_free_wording_is_no_caption_and_of_known_words(concepts):
+    """None of it is in any prompt set of any thing; a tokenizer has a token for each of its words."""
+    written = {
+        caption.text
+        for concept in concepts.values()
+        for name in PROMPT_SETS
+        for caption in captions.prompt_set(name, concept, list(concepts.values())[:2])
+    }
+    free = {caption.text for caption in make(concepts, "cat", "dog").retain[prompt_sets.FREE]}
+    assert len(free) > 50 and not free & written
+    known = set(captions.vocabulary(concepts.values()))
+    assert all(set(text.split()) <= known for text in free)
+    bare = dataclasses.replace(GRAMMAR, free=())
+    sets = prompt_sets.of_captions(concepts, "cat", "dog", 4, torch.Generator().manual_seed(0), bare)
+    assert prompt_sets.FREE not in sets.retain
+
+
 def test_training_prompts_differ_in_the_target_alone(concepts):
     for target, anchor in (("cat", "dog"), ("fluent", "noto")):
         for of_target, of_anchor in make(concepts, target, anchor).training:
@@ -122,4 +139,4 @@ def test_readable_captions_are_neither_of_the_target_nor_held_out(concepts, targ
 def test_names_that_feed_a_seed_are_the_old_ones():
     """Draws must not change with what a set is called on the page."""
     old = [SEED_NAMES.get(name, name) for name in (*PROMPT_SETS, *RETAIN_SETS)]
-    assert old == ["T0", "T1", "T2", "T3", "T4", "anchor", "near", "far", "other domain", "empty"]
+    assert old == ["T0", "T1", "T2", "T3", "T4", "anchor", "near", "far", "other domain", "empty", "free wording"]

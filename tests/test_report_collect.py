@@ -52,7 +52,7 @@ def absent(reason):
 
 def settings(**changes) -> ReportSettings:
     """A report of nothing but what is given."""
-    empty = {"root_seed": 1, "seeds": [0], "tasks": [], "bases": [], "detected": [], "attacked": []}
+    empty = {"root_seed": 1, "seeds": [0], "tasks": [], "bases": [], "detected": [], "attacked": [], "counted": []}
     return ReportSettings(**(empty | changes))
 
 
@@ -95,7 +95,7 @@ def write_image_cell(folder, score, nll, eps, drift, nfe, seed=0):
             "nll_forget": metric(nll * (1 + shift), 0.04 * nll, n=8),
             "eps_error_forget": metric(eps, 0.03 * eps, n=640),
             "forget_rate": rate(0.0, N),
-            "denoise_similarity_judge": metric(max(0.0, 0.95 - drift / 3), 0.02),
+            "denoise_similarity_ssim": metric(max(0.0, 0.95 - drift / 3), 0.02),
             "integrity_judge": metric(1 - drift, 0.0 if drift == 0 else 0.02),
             "integrity_lpips_alex": absent("no LPIPS trunk is configured"),
             "oracle_similarity_judge": metric(0.1 - drift / 10, 0.02),

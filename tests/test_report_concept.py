@@ -11,7 +11,7 @@ from palinode.core import io
 from palinode.params.stage_settings import ReportSettings, ReportTask
 from palinode.report import build, claims, collect, page, tables, task_view
 from palinode.report.reference_tables import read_mapping, read_tables
-from palinode.report.sections import equal_forgetting
+from palinode.report.sections import equal_footing, second_opinions
 
 pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
 
@@ -39,6 +39,9 @@ def write(root) -> ReportTask:
             "accuracy_near": near,
             "target_probability": 1 - ua,
             "integrity_near_judge": integrity,
+            "integrity_near_efficientnet_lite0": integrity - 0.1 * (name == "salun"),
+            "ua_training_prompts_second": ua - 0.2 * (name == "uce"),
+            "judges_agree_training_prompts": 0.8 if name == "uce" else 1.0,
         }
         entries = {key: metric(value, 0.01) for key, value in values.items()} | {"fid_kept_judge": metric(2.5, 0.1)}
         if name in ROWS:
@@ -98,14 +101,31 @@ def test_claims_apply_only_to_rows_that_erased(built):
     assert result.verdict == "untested" and "here finetune.ua = 0.05" in result.reason
 
 
-def test_rows_at_equal_forgetting_are_shown_where_they_were_compared(built):
+def test_second_opinions_are_shown_and_marked_where_they_differ(built):
     root, task, _ = built
-    assert equal_forgetting.view(task) is None
+    shown = second_opinions.view(task)
+    judges = {cells[0]: cells[1:] for cells in shown["judges"].rows}
+    assert shown["judges"].heads == ["training prompts"] and shown["judges"].differ == 1
+    assert judges["uce"] == ["85 / 65 ≠ (80)"] and judges["salun"] == ["95 / 95 (100)"]
+    networks = {cells[0]: cells[1:] for cells in shown["networks"].rows}
+    assert networks == {
+        "finetune": ["did not erase"],
+        "salun": ["0.60 / 0.50 ≠"],
+        "erasediff-rl": ["0.70 / 0.70"],
+        "uce": ["0.50 / 0.50"],
+    }
+    html = (root / "report/index.html").read_text()
+    assert "Second opinions" in html and "85 / 65 ≠ (80)" in html and "0.60 / 0.50 ≠" in html
+
+
+def test_rows_at_equal_footing_are_shown_where_they_were_compared(built):
+    root, task, _ = built
+    assert equal_footing.view(task) is None
     assert "At equal forgetting" not in (root / "report/index.html").read_text()
-    ends = {name: {"value": 0.5, "lo": -0.25, "hi": 0.75} for name in ("strength", *equal_forgetting.KEPT)}
+    ends = {name: {"value": 0.5, "lo": -0.25, "hi": 0.75} for name in ("strength", *equal_footing.CONCEPT_KEPT)}
     points = [
         {"row": row, "strength": strength, "ua_training_prompts": strength}
-        | dict.fromkeys(equal_forgetting.KEPT, strength)
+        | dict.fromkeys(equal_footing.CONCEPT_KEPT, strength)
         for row in ("salun", "uce")
         for strength in (0.5, 1.0)
     ]
@@ -113,10 +133,11 @@ def test_rows_at_equal_forgetting_are_shown_where_they_were_compared(built):
         {"row": "salun", "strengths": [0.5, 1.0], "reached": 0.5} | ends,
         {"row": "uce", "strengths": [1.0], "outside": "UA 8%, not across the level"},
     ]
-    comparison = {"commit": "0" * 40, "level": 0.9, "seeds": [0, 1], "points": points, "matched": matched}
-    path = root / equal_forgetting.FOLDER / "mnist-zero.json"
+    part = {"question": "forgetting", "level": 0.9, "matched": matched}
+    comparison = {"kind": "concept", "commit": "0" * 40, "seeds": [0, 1], "points": points, "comparisons": [part]}
+    path = root / equal_footing.FOLDER / "mnist-zero.json"
     io.write_json(path, comparison)
-    shown = equal_forgetting.view(task)
+    (shown,) = equal_footing.view(task)["parts"]
     assert shown["caption"] == "At UA 90% on training prompts (code of commit 000000000000, seeds 0, 1)"
     assert shown["heads"][3:5] == ["Accuracy, near, % ↑", "Integrity, near (judge) ↑"]
     assert shown["rows"][0][2:5] == [
@@ -124,10 +145,10 @@ def test_rows_at_equal_forgetting_are_shown_where_they_were_compared(built):
         "50 [−25, 75]",
         "0.50 [−0.25, 0.75]",
     ]
-    assert shown["rows"][1][2:] == ["UA 8%, not across the level", "–", "–", "–", "–"]
+    assert shown["rows"][1][2:] == ["UA 8%, not across the level", *["–"] * 5]
     html = page.render([task], [], root / "reference", {}, [], [])
     assert html.count("At equal forgetting") == 1 and "mnist-zero-strengths-" in html
-    assert "P(keeps less than the best)" in html
+    assert "P(behind the best)" in html
     path.unlink()
 
 

@@ -11,7 +11,7 @@ from palinode.models import class_conditional, text_to_image, unconditional
 from palinode.models.guidance import Guided
 from palinode.models.schedule import Schedule, leading_timesteps
 from palinode.params.image_tasks import Sample
-from palinode.sampling import paired, prompted, samplers, unprompted, workers
+from palinode.sampling import early, paired, prompted, samplers, unprompted, workers
 
 SETTINGS = Sample(sampler="ddpm", steps=5, chunk=4, count=10)
 KEY = (1, "task")
@@ -205,3 +205,25 @@ def test_states_lie_on_trajectories_of_the_sampler():
             for step in range(times.index(int(t[i]))):
                 x = samplers.ddim_step(guided, x, times[step], times[step + 1])
             torch.testing.assert_close(states[i : i + 1], x, rtol=1e-4, atol=1e-4)
+
+
+# Samples that are given up on the way
+
+
+@pytest.mark.parametrize("look", [1, 3])
+def test_samples_that_are_kept_are_those_of_plain_sampling(model, look):
+    plain = unprompted.sample_chunk(model, KEY, 2, 6, "ddpm", 5)
+    seen = []
+
+    def near(x0: torch.Tensor) -> torch.Tensor:
+        seen.append(x0)
+        return torch.tensor([True, False, False, True, True, False])
+
+    images, numbers = early.sample_near(model, KEY, 2, 6, 5, look, near)
+    assert numbers.tolist() == [2, 5, 6] and seen[0].shape == (6, *model.shape)
+    assert np.abs(images.astype(int) - plain[[0, 3, 4]]).max() <= 1, "another batch rounds otherwise"
+
+
+def test_no_sample_may_be_near(model):
+    images, numbers = early.sample_near(model, KEY, 0, 3, 5, 2, lambda x0: torch.zeros(3, dtype=torch.bool))
+    assert images.shape == (0, *model.shape[1:], model.shape[0]) and not len(numbers)

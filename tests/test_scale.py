@@ -300,7 +300,7 @@ def test_a_users_images_and_model_are_a_base_and_a_task(tmp_path):
     write_own(project)
     project.call("plan")
     project.call("prepare", "base", "mine")
-    for stage in ("judge", "pretrain", "gate"):
+    for stage in ("judge", "pretrain", "gate", "second_judge"):
         project.call(stage, "mine")
     project.call("bind")
     project.call("prepare", "images", "mine")

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from palinode.core.errors import UserError
-from palinode.memorization import ground_truth, sscd
+from palinode.memorization import ground_truth
+from palinode.metrics import sscd
 
 
 class Colours(torch.nn.Module):

@@ -15,82 +15,136 @@ from palinode.core.io import write_arrays, write_json
 from palinode.params.stage_settings import ReportTask
 from palinode.report import figures
 from palinode.report.collect import Cell, Row
-from palinode.report.sections import equal_forgetting
+from palinode.report.sections import equal_footing
 
 pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
 
 ROOT = Path(__file__).resolve().parents[1]
-FORGOT = {"half": 0.5, "whole": 1.0}
+COMMITS = {"half": 0.5, "whole": 1.0}  # UA of the row at each
 
 
-def make_row(name: str, forgot: float, kept: float, wobble: float = 0.0) -> Row:
-    values = dict.fromkeys(strengths.KEPT, kept) | {strengths.FORGOT: forgot}
+FORGOT = "ua_training_prompts"
+KEPT = equal_footing.CONCEPT_KEPT
+RANKED = "integrity_near_judge"
+
+
+def make_cells(name: str, values: dict[str, float], wobbling: dict[str, float], reference: bool = False) -> Row:
     metrics = {
         metric: {"value": value, "lo": value, "hi": value, "n": 8, "interval": "bootstrap"}
         for metric, value in values.items()
     }
-    spread = np.linspace(-wobble, wobble, 5)
-    replicates = {metric: value + spread * (metric != strengths.FORGOT) for metric, value in values.items()}
-    return Row(name, [Cell("0", 0, Path("cell"), metrics, replicates)])
+    spread = np.linspace(-1, 1, 5)
+    replicates = {metric: value + spread * wobbling.get(metric, 0.0) for metric, value in values.items()}
+    return Row(name, [Cell("0", 0, Path("cell"), metrics, replicates)], reference)
+
+
+def make_row(name: str, forgot: float, kept: float, wobble: float = 0.0) -> Row:
+    values = dict.fromkeys(KEPT, kept) | {FORGOT: forgot}
+    return make_cells(name, values, dict.fromkeys(KEPT, wobble))
+
+
+def make_concept_run(strength: float, rows: list[Row], seeds: tuple[int, ...] = (0,)) -> strengths.Run:
+    return strengths.Run("concept", strength, list(seeds), rows, {})
 
 
 def draw(comparison: dict) -> bytes:
-    with equal_forgetting.draw_panels(comparison) as fig:
+    with equal_footing.draw_panels(comparison) as fig:
         return figures.png(fig)
 
 
 def test_what_is_kept_is_read_where_the_level_is_first_crossed():
     forgot = np.array([[0.5, 0.95, 0.1], [0.8, 0.97, 0.2], [1.0, 0.99, 0.3]])
     kept = np.array([[1.0] * 3, [0.9] * 3, [0.5] * 3])
-    np.testing.assert_allclose(strengths.at_level(forgot, kept), [0.7, np.nan, np.nan])
-    np.testing.assert_allclose(strengths.at_level(forgot, np.array([[1.0], [2], [4]])), [3, np.nan, np.nan])
-    assert np.isnan(strengths.at_level(forgot[:1], kept[:1])).all()
-    assert np.isnan(strengths.at_level(forgot[2:], kept[2:])).all()
+    np.testing.assert_allclose(strengths.at_level(forgot, kept, 0.9), [0.7, np.nan, np.nan])
+    np.testing.assert_allclose(strengths.at_level(forgot, np.array([[1.0], [2], [4]]), 0.9), [3, np.nan, np.nan])
+    assert np.isnan(strengths.at_level(forgot[:1], kept[:1], 0.9)).all()
+    assert np.isnan(strengths.at_level(forgot[2:], kept[2:], 0.9)).all()
     late = np.array([[0.95], [0.5], [1.0]])  # passed at once, so nothing says where
-    assert np.isnan(strengths.at_level(late, kept[:, :1])).all()
+    assert np.isnan(strengths.at_level(late, kept[:, :1], 0.9)).all()
 
 
 def test_rows_are_ranked_where_they_forget_as_much():
     weak = [make_row("a", 0.5, 1.0), make_row("b", 0.8, 0.8, 0.1), make_row("c", 0.95, 1.0)]
     strong = [make_row("a", 1.0, 0.6), make_row("b", 1.0, 0.6, 0.1), make_row("c", 1.0, 1.0)]
-    comparison = strengths.compare([strengths.Run(0.5, [0], weak), strengths.Run(1.0, [0], strong)])
-    a, b, c = comparison["matched"]
-    assert a["strength"]["value"] == pytest.approx(0.9) and a[strengths.RANKED]["value"] == pytest.approx(0.68)
-    assert b[strengths.RANKED]["value"] == pytest.approx(0.7)
-    assert b[strengths.RANKED]["lo"] == pytest.approx(0.6) and "behind" not in b  # the least of five replicates
+    comparison = strengths.compare([make_concept_run(0.5, weak), make_concept_run(1.0, strong)])
+    (part,) = comparison["comparisons"]
+    a, b, c = part["matched"]
+    assert (comparison["kind"], part["question"], part["level"]) == ("concept", "forgetting", 0.9)
+    assert a["strength"]["value"] == pytest.approx(0.9) and a[RANKED]["value"] == pytest.approx(0.68)
+    assert b[RANKED]["value"] == pytest.approx(0.7)
+    assert b[RANKED]["lo"] == pytest.approx(0.6) and "behind" not in b  # the least of five replicates
     assert a["reached"] == 1 and a["behind"] == pytest.approx(0.6)  # b keeps 0.6, 0.65, 0.7, 0.75, 0.8
-    assert c["outside"] == "UA 95% to 100%, not across the level" and strengths.RANKED not in c
-    first = {"row": "a", "strength": 0.5, strengths.FORGOT: 0.5, **dict.fromkeys(strengths.KEPT, 1.0)}
+    assert c["outside"] == "UA 95% to 100%, not across the level" and RANKED not in c
+    first = {"row": "a", "strength": 0.5, FORGOT: 0.5, **dict.fromkeys(KEPT, 1.0)}
     assert len(comparison["points"]) == 6 and comparison["points"][0] == first
     assert draw(comparison) == draw(comparison)
 
 
 def test_a_metric_that_a_row_does_not_have_is_left_out():
     runs = [
-        strengths.Run(strength, [0], [make_row("a", ua, 0.5), make_row("b", ua, 0.5)])
+        make_concept_run(strength, [make_row("a", ua, 0.5), make_row("b", ua, 0.5)])
         for strength, ua in ((0.5, 0.8), (1.0, 1.0))
     ]
     del runs[1].rows[1].cells[0].metrics["integrity_far_judge"]
     del runs[1].rows[1].cells[0].replicates["integrity_far_judge"]
     comparison = strengths.compare(runs)
-    assert equal_forgetting.list_kept(comparison) == ["accuracy_near", strengths.RANKED]
+    (part,) = comparison["comparisons"]
+    assert equal_footing.list_kept(comparison, part) == [*KEPT[:3]]
     text = strengths.markdown({"commit": "0" * 40} | comparison, "styles")
     assert "Integrity, far" not in text and "| a | 0.5, 1 | 0.75 [0.75, 0.75] | 50 [50, 50] |" in text
     assert draw(comparison).startswith(b"\x89PNG")
-    comparison["matched"][0]["reached"] = 0.4
+    part["matched"][0]["reached"] = 0.4
     assert "0.75 [0.75, 0.75] (in 40% of the replicates)" in strengths.markdown({"commit": ""} | comparison, "styles")
 
 
+def make_image_run(strength: float, rows: dict[str, tuple[float, float]]) -> strengths.Run:
+    """rows: (NLL of the forget image, Inception Score); the base has 3 and 10, the oracle 6 and 10."""
+
+    def make(name: str, nll: float, score: float, reference: bool = False) -> Row:
+        values = {"nll_forget": nll, "inception_score_judge": score}
+        return make_cells(name, values, {"inception_score_judge": 0.1}, reference)
+
+    references = {"base": make("base", 3.0, 10.0, True), "oracle": make("oracle", 6.0, 10.0, True)}
+    return strengths.Run("images", strength, [0], [make(name, *values) for name, values in rows.items()], references)
+
+
+def test_rows_that_forget_images_are_compared_at_equal_forgetting_and_at_equal_quality():
+    weak = make_image_run(1.0, {"siss": (4.0, 10.0), "neggrad": (5.0, 7.0), "naive": (3.1, 10.0)})
+    strong = make_image_run(4.0, {"siss": (8.0, 9.0), "neggrad": (9.0, 2.0), "naive": (3.2, 9.8)})
+    comparison = strengths.compare([strong, weak])
+    assert comparison["base"] == {"nll_forget": 3.0, "inception_score_judge": 10.0}
+    forgetting, quality = comparison["comparisons"]
+    assert (forgetting["level"], quality["level"]) == (6.0, 0.05)
+    siss, neggrad, naive = forgetting["matched"]
+    assert siss["inception_score_judge"]["value"] == pytest.approx(9.5) and siss["strength"]["value"] == 2.5
+    assert neggrad["inception_score_judge"]["value"] == pytest.approx(5.75) and neggrad["behind"] == 1
+    assert naive["outside"] == "NLL 3.10 to 3.20, not across the level"
+    siss, neggrad, naive = quality["matched"]
+    assert siss["nll_forget"]["value"] == pytest.approx(6.0) and "behind" not in siss
+    assert neggrad["outside"] == "lost 30% to 80%, not across the level"
+    assert naive["outside"] == "lost 0% to 2%, not across the level"
+    comparison |= {"commit": "0" * 40, "paper": [{"row": "siss_0.5", "across": 8.09, "up": 9.2}]}
+    text = strengths.markdown(comparison, "tshirt")
+    assert "Where the NLL of the forget image is the oracle's, 6.00 bits/dim" in text
+    assert "Where 5% of the base's Inception Score is lost" in text
+    assert draw(comparison) == draw(comparison)
+
+
+def test_the_papers_points_are_those_of_its_table():
+    points = {point["row"]: (point["across"], point["up"]) for point in strengths.read_paper(ROOT / "reference")}
+    assert points["siss_0.5"] == (8.09, 9.2) and points["pretrained"] == (1.0, 9.6)
+
+
 def test_runs_that_cannot_be_compared_are_refused():
-    first = strengths.Run(1.0, [0], [make_row("a", 0.5, 1)])
-    second = strengths.Run(1.0, [1], [make_row("a", 0.5, 1)])
+    first = make_concept_run(1.0, [make_row("a", 0.5, 1)])
+    second = make_concept_run(1.0, [make_row("a", 0.5, 1)], (1,))
     with pytest.raises(UserError, match="different seeds"):
         strengths.compare([first, second])
     with pytest.raises(UserError, match="a: two revisions have the same strength"):
         strengths.compare([first, first])
     missing = Row("a", [Cell("0", 0, Path("cell"), absent="not run")])
     with pytest.raises(UserError, match="a: ua_training_prompts is absent: not run"):
-        strengths.compare([strengths.Run(1.0, [0], [missing])])
+        strengths.compare([make_concept_run(1.0, [missing])])
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +160,7 @@ def revisions(tmp_path_factory):
     task = ReportTask(name="cats", kind="concept", subjects=[0], rows=make_rows({"a": None}))
     plan = settings(tasks=[task]).model_dump(mode="json")
     parameters = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    for name, forgot in FORGOT.items():
+    for name, forgot in COMMITS.items():
         parameters["concept"]["lr_multiplier"] = forgot
         (work / "params.yaml").write_text(yaml.safe_dump(parameters))
         write_json(work / "out/plan/report.json", {"settings": plan, "code": {}})
@@ -125,7 +179,9 @@ def test_revisions_are_read_and_written(revisions, monkeypatch):
     monkeypatch.chdir(revisions)
     strengths.run("cats", "half", "whole")
     written = json.loads((strengths.FOLDER / "cats.json").read_text())
-    assert written["matched"][0][strengths.RANKED]["value"] == pytest.approx(0.55) and len(written["commit"]) == 40
+    assert (
+        written["comparisons"][0]["matched"][0][RANKED]["value"] == pytest.approx(0.55) and len(written["commit"]) == 40
+    )
     assert (strengths.FOLDER / "cats.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -133,7 +189,7 @@ def test_revisions_are_read_and_written(revisions, monkeypatch):
     "arguments,message",
     [
         (["cats", "half"], "arguments: TASK REVISION REVISION"),
-        (["dogs", "half", "whole"], "half has no concept task 'dogs'"),
+        (["dogs", "half", "whole"], "half has no images or concept task 'dogs'"),
         (["cats", "half", "double"], "double"),
     ],
 )
@@ -156,5 +212,7 @@ def test_other_code_is_refused(revisions, monkeypatch):
 def test_numbers_in_git_are_of_this_shape():
     for path in (ROOT / strengths.FOLDER).glob("*.json"):
         written = json.loads(path.read_text())
-        assert written["level"] == strengths.LEVEL and path.with_suffix(".png").exists()
-        equal_forgetting.build_table(written)
+        assert written["kind"] in equal_footing.QUESTIONS and path.with_suffix(".png").exists()
+        for part in written["comparisons"]:
+            assert part["question"] == "quality" or part["level"] == strengths.ERASED or written["kind"] == "images"
+            equal_footing.build_table(written, part)

@@ -15,7 +15,7 @@ from tiny import untrained, write_plan
 
 from palinode.classifiers import digits as digit_judge
 from palinode.classifiers import storage
-from palinode.core.io import absence, read_array, read_csv, read_json
+from palinode.core.io import absence, read_array, read_csv, read_json, write_absence
 from palinode.data.splits import read_subject
 from palinode.models import unconditional
 from palinode.params import Params
@@ -91,6 +91,7 @@ def faces(tmp_path, monkeypatch) -> Path:
     np.save(tmp_path / "data/reference.npy", digits("reference", range(10), 8)[0])
     unconditional.save(untrained_base(), tmp_path / "models/album/model")
     storage.save(digit_judge.Judge(16, 1, 10), tmp_path / "models/album/judge", {})
+    write_absence(tmp_path / "models/album/second-judge", "it forgets no concept")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PALINODE_SCRATCH", str(tmp_path / "scratch"))
     return tmp_path

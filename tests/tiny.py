@@ -16,6 +16,7 @@ from palinode.classifiers.scene_judge import SceneJudge
 from palinode.core.io import write_json
 from palinode.data.scenes import EmojiCorpus
 from palinode.memorization import ground_truth, mitigation, splitting
+from palinode.metrics.second_judge import Probe, SecondJudge
 from palinode.models import class_conditional, text_to_image, unconditional
 from palinode.params.bases import DDPM_SCHEDULER
 from palinode.pipeline import planning
@@ -104,21 +105,35 @@ def untrained(tmp_path_factory) -> Path:
 
 
 def place_class_base(models: Path) -> None:
-    """The base `two` with its judge, both untrained."""
+    """The base `two` with its judges, all untrained."""
     config = UNET | {"sample_size": 16, "in_channels": 1, "out_channels": 1}
     unconditional.save(class_conditional.create(config, DDPM_SCHEDULER, 10, 1), models / "two/model")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         storage.save(digits.Judge(16, 1, 10), models / "two/judge", {})
+    place_second_judge(models / "two", {"class": 10})
 
 
 def place_text_base(models: Path) -> None:
-    """The base `mini` with its judge, both untrained."""
+    """The base `mini` with its judges, all untrained."""
     corpus = EmojiCorpus.read(ROOT / "data/emoji")
     text_to_image.save(text_to_image.create(TEXT_MODEL, TEXT_SCHEDULER, corpus.words, 1), models / "mini/model")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         storage.save(SceneJudge(len(corpus.concepts), 5), models / "mini/judge", {})
+    place_second_judge(models / "mini", {"concept": len(corpus.concepts) + 1, "style": 6})
+
+
+def place_second_judge(base: Path, classes: dict[str, int]) -> None:
+    """The second judge of a base, untrained, on the features of EfficientNet-Lite0; classes by question."""
+    generator = np.random.default_rng(0)
+    size = 2 * (16 + 24 + 40 + 112 + 320) + 1280
+    probes = {
+        question: Probe(np.zeros(size), np.ones(size), generator.normal(size=(size + 1, count)))
+        for question, count in classes.items()
+    }
+    (base / "second-judge").mkdir(parents=True)
+    SecondJudge(None, probes).save(base / "second-judge")
 
 
 def place_scores(models: Path, held_out: dict) -> None:

@@ -111,8 +111,11 @@ def convert_run(folder: Path) -> None:
 def convert_strengths(path: Path) -> None:
     """The same of a file of results/strengths."""
     comparison = io.read_json(path)
-    for part in ("points", "matched"):
-        comparison[part] = [convert_keys(entry) for entry in comparison[part]]
+    comparison["points"] = [convert_keys(entry) for entry in comparison["points"]]
+    if "matched" in comparison:
+        matched = [convert_keys(entry) for entry in comparison.pop("matched")]
+        part = {"question": "forgetting", "level": comparison.pop("level"), "matched": matched}
+        comparison = {"kind": "concept", **comparison, "comparisons": [part]}
     io.write_json(path, comparison)
 
 

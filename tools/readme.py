@@ -18,7 +18,7 @@ from palinode.pipeline.stage import run_tool
 from palinode.report import tables
 
 SHOWN = {  # run -> the metrics of its main table that README.md shows; the others are on the run's own page
-    "tshirt": ("inception_score_judge", "nll_forget", "eps_error_forget", "forget_rate", "integrity_judge"),
+    "tshirt": ("inception_score_judge", "nll_forget", "eps_error_forget", "integrity_judge"),
     "emoji-object": (
         "ua_training_prompts",
         "ua_new_attributes",
@@ -76,10 +76,12 @@ def link_page(folder: Path) -> str:
     return f"[`{folder.name}`]({PUBLISHED}/{folder.name}/README.md)"
 
 
-def equal(root: Path = Path(".")) -> str:
-    """The block between the `strengths` marks: what tools/strengths.py measured."""
+def equal(kind: str, root: Path = Path(".")) -> str:
+    """The block between the `strengths` marks: what tools/strengths.py measured on tasks of a kind."""
     paths = sorted((root / strengths.FOLDER).glob("*.json"))
-    return "\n\n".join(strengths.markdown(io.read_json(path), path.stem) for path in paths)
+    compared = {path.stem: io.read_json(path) for path in paths}
+    texts = [strengths.markdown(item, task) for task, item in compared.items() if item["kind"] == kind]
+    return "\n\n".join(texts)
 
 
 def graph(root: Path = Path(".")) -> str:
@@ -113,7 +115,11 @@ def reduce_chart(chart: str) -> str:
 
 def list_blocks(root: Path = Path(".")) -> dict[Path, dict[str, str]]:
     """File -> name of a block -> what belongs between its marks."""
-    blocks = {Path("README.md"): {"results": results(root)}, Path("docs/concepts.md"): {"strengths": equal(root)}}
+    blocks = {
+        Path("README.md"): {"results": results(root)},
+        Path("docs/concepts.md"): {"strengths": equal("concept", root)},
+        Path("docs/images.md"): {"strengths": equal("images", root)},
+    }
     blocks.setdefault(find_chart(root), {})["dag"] = graph(root)
     return blocks
 

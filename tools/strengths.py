@@ -1,14 +1,19 @@
-"""Concept rows compared at equal forgetting, from runs of several strengths: `make strengths ARGS='TASK REVISION ...'`.
+"""Rows compared on an equal footing, from runs of several strengths: `make strengths ARGS='TASK REVISION ...'`.
 
     dvc exp run -n half -S concept.lr_multiplier=0.5
     dvc exp run -n double -S concept.lr_multiplier=2 -S 'concept.rows=[concept-ablation,doco]'
     make strengths ARGS='emoji-object HEAD half double'
 
-A strength is the factor on the rows' learning rates. A revision is an experiment, a commit or a branch whose cells are
-in DVC's cache; a row takes part with all strengths at which it was run. Between neighbouring strengths, what is
-forgotten and what is kept are taken as linear. A row is compared where its UA on the training prompts first crosses
-LEVEL, in the estimates and in each paired bootstrap replicate. Writes results/strengths/TASK.json and TASK.png, which
-the report and docs/concepts.md show.
+A strength is the factor on the rows' learning rates (`concept.lr_multiplier`, `images.lr_multiplier`). A revision is an
+experiment, a commit or a branch whose cells are in DVC's cache; a row takes part with all strengths at which it was
+run. Between neighbouring strengths all metrics are taken as linear. A row is compared where a metric first reaches a
+level, in the estimates and in each paired bootstrap replicate:
+
+- concept tasks at equal forgetting: UA on the training prompts;
+- images tasks at equal forgetting, the NLL that the oracle gives the forget image, and at equal quality, a share of the
+  base's Inception Score lost. What a claim says stands in `report/sections/equal_footing.py`.
+
+Writes results/strengths/TASK.json and TASK.png, which the report and the docs show.
 """
 
 import subprocess
@@ -28,20 +33,35 @@ from palinode.params.stage_settings import ReportSettings
 from palinode.pipeline.stage import run_tool
 from palinode.report import figures
 from palinode.report.collect import CELLS, REFERENCE_ROWS, Row, collect
-from palinode.report.sections.equal_forgetting import FOLDER, FORGOT, KEPT, build_table, caption, draw_panels
+from palinode.report.reference_tables import read_mapping, read_tables
+from palinode.report.sections.equal_footing import (
+    FOLDER,
+    FRONTS,
+    LOST,
+    QUESTIONS,
+    Question,
+    build_table,
+    describe,
+    draw_panels,
+)
 
-LEVEL = 0.9  # fixed before any sweep was run; learning rates are chosen at the same level
-RANKED = "integrity_near_judge"
+ERASED = 0.9  # fixed before any sweep was run; learning rates are chosen at the same level
+LOSS = 0.05  # of the base's Inception Score: what `make tune` allows too
+PAPER_TABLE = "siss_mnist_tshirt_table2"  # whose points are shown beside those of images tasks
 CODE = ("src", "stages", "dvc.yaml")
+
+Curve = dict[str, np.ndarray]  # metric -> [S, 1 + R], by rising strength: the estimate, then its paired replicates
 
 
 @dataclass(frozen=True)
 class Run:
-    """One revision: its strength, and the unlearning rows of the task in it."""
+    """One revision: its strength, the unlearning rows of the task in it, and the reference rows by name."""
 
+    kind: str
     strength: float
     seeds: list[int]
     rows: list[Row]
+    references: dict[str, Row]
 
 
 class Revision:
@@ -83,13 +103,16 @@ def read(task: str, name: str) -> Run:
             raise UserError(f"{name} did not run the code of the commit checked out")
         ran = params.load(revision.fetch(Path("params.yaml")))
         settings = read_plan(revision.fetch(PLANS / "report.json"), ReportSettings)
-        if task not in {item.name for item in settings.tasks if item.kind == "concept"}:
-            raise UserError(f"{name} has no concept task {task!r}")
-        chosen = choose_tasks(settings, [task]).model_copy(update={"attacked": []})
+        kinds = {item.name: item.kind for item in settings.tasks}
+        if kinds.get(task) not in QUESTIONS:
+            raise UserError(f"{name} has no images or concept task {task!r}")
+        chosen = choose_tasks(settings, [task]).model_copy(update={"attacked": [], "counted": []})
         for cell in list_cells(chosen):
             revision.fetch(cell / "evaluation")
         (collected,) = collect(chosen, revision.root)
-        return Run(ran.concept.lr_multiplier, chosen.seeds, collected.unlearned)
+        strength = ran.images.lr_multiplier if collected.kind == "images" else ran.concept.lr_multiplier
+        references = {row.name: row for row in collected.rows if row.reference}
+        return Run(collected.kind, strength, chosen.seeds, collected.unlearned, references)
 
 
 def list_cells(settings: ReportSettings) -> list[Path]:
@@ -100,82 +123,127 @@ def list_cells(settings: ReportSettings) -> list[Path]:
     return [CELLS / task.name / str(subject) / name for subject in task.subjects for name in names]
 
 
-def at_level(forgot: np.ndarray, kept: np.ndarray, level: float = LEVEL) -> np.ndarray:
-    """`kept` where `forgot` first reaches `level`, linear between neighbours -> [R].
+def at_level(reached: np.ndarray, kept: np.ndarray, level: float) -> np.ndarray:
+    """`kept` where `reached` first rises to `level`, linear between neighbours -> [R].
 
-    forgot: [S, R], by rising strength; kept: the same, or [S, 1]. NaN where the level is passed at the first strength
+    reached: [S, R], by rising strength; kept: the same, or [S, 1]. NaN where the level is passed at the first strength
     already, or at none.
     """
-    reached = (forgot >= level).argmax(0)
-    upper = np.clip(reached, min(1, len(forgot) - 1), None)
-    everywhere = np.broadcast_to(kept, forgot.shape)
-    f_0, f_1 = (np.take_along_axis(forgot, place[None], 0)[0] for place in (upper - 1, upper))
+    above = (reached >= level).argmax(0)
+    upper = np.clip(above, min(1, len(reached) - 1), None)
+    everywhere = np.broadcast_to(kept, reached.shape)
+    f_0, f_1 = (np.take_along_axis(reached, place[None], 0)[0] for place in (upper - 1, upper))
     k_0, k_1 = (np.take_along_axis(everywhere, place[None], 0)[0] for place in (upper - 1, upper))
     crossed = (f_0 < level) & (f_1 >= level)
     share = np.divide(level - f_0, f_1 - f_0, out=np.full(len(f_0), np.nan), where=crossed)
     return k_0 + share * (k_1 - k_0)
 
 
-def make_curves(runs: list[Run]) -> dict[str, dict[str, np.ndarray]]:
-    """row -> metric -> [S, 1 + R], by rising strength: the estimate, then its paired replicates.
+def list_metrics(kind: str) -> tuple[list[str], list[str]]:
+    """(metrics that every row must have, those left out where a row has none): styles have no far things."""
+    questions = QUESTIONS[kind].values()
+    needed = [metric for question in questions for metric in (question.reached, question.ranked) if metric != LOST]
+    needed += ["inception_score_judge"] if kind == "images" else []
+    others = [metric for question in questions for metric in question.kept]
+    needed = list(dict.fromkeys(needed))
+    return needed, [metric for metric in dict.fromkeys(others) if metric not in needed]
 
-    A metric of KEPT other than RANKED is left out where a row has none: styles have no far things.
-    """
+
+def make_curves(runs: list[Run]) -> dict[str, Curve]:
+    """The curve of each row. A metric is left out unless all rows have it."""
     if len({tuple(run.seeds) for run in runs}) > 1:
         raise UserError("the revisions were run with different seeds")
     names = dict.fromkeys(row.name for run in runs for row in run.rows)
     curves = {name: make_curve(name, runs) for name in names}
-    shared = [metric for metric in ("strength", FORGOT, *KEPT) if all(metric in curve for curve in curves.values())]
+    first = next(iter(curves.values()))
+    shared = [metric for metric in first if all(metric in curve for curve in curves.values())]
     return {name: {metric: curve[metric] for metric in shared} for name, curve in curves.items()}
 
 
-def make_curve(name: str, runs: list[Run]) -> dict[str, np.ndarray]:
+def make_curve(name: str, runs: list[Run]) -> Curve:
     """The metrics of one row by rising strength."""
-    pairs = [(run.strength, row) for run in runs for row in run.rows if row.name == name]
-    rows = dict(sorted(pairs, key=lambda pair: pair[0]))
-    if len(rows) < len(pairs):
+    pairs = [(run, row) for run in runs for row in run.rows if row.name == name]
+    pairs.sort(key=lambda pair: pair[0].strength)
+    strengths = [run.strength for run, _ in pairs]
+    if len(set(strengths)) < len(strengths):
         raise UserError(f"{name}: two revisions have the same strength")
-    curve = {"strength": np.array([[strength] for strength in rows])}
-    for metric in (FORGOT, *KEPT):
-        estimates = [row.estimate(metric) for row in rows.values()]
-        lines = [[item.value, *item.replicates] for item in estimates if item.replicates is not None]
-        if len(lines) == len(estimates):
+    curve = {"strength": np.array([[strength] for strength in strengths])}
+    needed, others = list_metrics(runs[0].kind)
+    for metric in [*needed, *others]:
+        lines = [line_of(row, metric) for _, row in pairs]
+        if all(line is not None for line in lines):
             curve[metric] = np.array(lines)
-        elif metric in (FORGOT, RANKED):
-            raise UserError(f"{name}: {metric} is absent: {estimates[0].reason or 'it has no replicates'}")
+        elif metric in needed:
+            reason = pairs[0][1].estimate(metric).reason
+            raise UserError(f"{name}: {metric} is absent: {reason or 'it has no replicates'}")
+    if runs[0].kind == "images":
+        base = line_of(runs[0].references["base"], "inception_score_judge")
+        curve[LOST] = 1 - curve["inception_score_judge"] / base
     return curve
 
 
+def line_of(row: Row, metric: str) -> np.ndarray | None:
+    """The estimate and its replicates, [1 + R]; None where there are none."""
+    estimate = row.estimate(metric)
+    if estimate.value is None or estimate.replicates is None:
+        return None
+    return np.array([estimate.value, *estimate.replicates])
+
+
+def find_levels(runs: list[Run]) -> dict[str, float]:
+    """The level of each question of the runs' kind."""
+    if runs[0].kind == "concept":
+        return {"forgetting": ERASED}
+    oracle = runs[0].references["oracle"].estimate("nll_forget")
+    if oracle.value is None:
+        raise UserError(f"the oracle has no NLL of the forget image: {oracle.reason}")
+    return {"forgetting": oracle.value, "quality": LOSS}
+
+
 def compare(runs: list[Run]) -> dict[str, Any]:
-    """What is written: {"level", "seeds", "points": [{row, strength, metric: value}], "matched": as of `match`}."""
+    """What is written: kind, seeds, points [{row, strength, metric: value}], comparisons [{question, level, matched}].
+
+    Of images tasks also `base`, the base's own values, and `paper`, the points of its table. matched: as of `match`.
+    """
+    kind = runs[0].kind
     curves = make_curves(runs)
     points = [
         {"row": row, "strength": float(strength)} | {metric: values[i, 0] for metric, values in curve.items()}
         for row, curve in curves.items()
         for i, strength in enumerate(curve["strength"][:, 0])
     ]
-    return {"level": LEVEL, "seeds": runs[0].seeds, "points": points, "matched": match(curves)}
+    comparisons = [
+        {"question": name, "level": level, "matched": match(curves, QUESTIONS[kind][name], level)}
+        for name, level in find_levels(runs).items()
+    ]
+    written = {"kind": kind, "seeds": runs[0].seeds, "points": points, "comparisons": comparisons}
+    if kind == "images":
+        front = FRONTS[kind]
+        base = runs[0].references["base"]
+        written["base"] = {metric: base.estimate(metric).value for metric in (front.across, *front.up)}
+    return written
 
 
-def match(curves: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
+def match(curves: dict[str, Curve], question: Question, level: float) -> list[dict[str, Any]]:
     """[{row, strengths, reached, metric: {value, lo, hi}, behind}], what each row keeps where it reaches the level.
 
     reached: share of the replicates in which the row crosses the level between its strengths; behind: of those where
-    both do, the share in which the row that keeps most is ahead. Rows that do not cross it in the estimates have the
+    both do, the share in which the row that is best is ahead. Rows that do not cross it in the estimates have the
     reason `outside` instead.
     """
     matched = []
     ranked = {}
     for row, curve in curves.items():
         entry: dict[str, Any] = {"row": row, "strengths": [float(strength) for strength in curve["strength"][:, 0]]}
-        crossing = {metric: at_level(curve[FORGOT], values) for metric, values in curve.items() if metric != FORGOT}
+        reached = curve[question.reached]
+        wanted = [metric for metric in ("strength", *question.kept) if metric in curve]
+        crossing = {metric: at_level(reached, curve[metric], level) for metric in wanted}
         if np.isnan(crossing["strength"][0]):
-            ends = " to ".join(dict.fromkeys(f"{share:.0%}" for share in curve[FORGOT][[0, -1], 0]))
-            entry["outside"] = f"UA {ends}, not across the level"
+            entry["outside"] = say_outside(question, reached[:, 0])
         else:
             entry["reached"] = float(np.mean(~np.isnan(crossing["strength"][1:])))
             entry |= {metric: summarise(values) for metric, values in crossing.items()}
-            ranked[row] = crossing[RANKED]
+            ranked[row] = crossing[question.ranked]
         matched.append(entry)
     best = max(ranked, key=lambda row: ranked[row][0], default=None)
     for entry in matched:
@@ -185,6 +253,24 @@ def match(curves: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
     return matched
 
 
+def say_outside(question: Question, values: np.ndarray) -> str:
+    """Why a row is not compared: the metric at its weakest and its strongest."""
+    names = {"ua_training_prompts": ("UA", ".0%"), "nll_forget": ("NLL", ".2f"), LOST: ("lost", ".0%")}
+    name, form = names[question.reached]
+    ends = " to ".join(dict.fromkeys(f"{value:{form}}" for value in values[[0, -1]]))
+    return f"{name} {ends}, not across the level"
+
+
+def read_paper(root: Path) -> list[dict[str, Any]]:
+    """The rows of the SISS paper's table, as points of the front: {row, across, up}."""
+    metrics = read_mapping(root)["tasks"]["tshirt"][PAPER_TABLE]
+    theirs = {entry["ours"]: name for name, entry in metrics.items()}
+    front = FRONTS["images"]
+    across, up = theirs[front.across], theirs[front.up[0]]
+    (table,) = [table for table in read_tables(root) if table["id"] == PAPER_TABLE]
+    return [{"row": name, "across": row[across], "up": row[up]} for name, row in table["rows"].items()]
+
+
 def summarise(values: np.ndarray) -> dict[str, float]:
     """The estimate, which comes first, with the interval of its replicates."""
     lo, hi = np.nanquantile(values[1:], [0.025, 0.975])
@@ -192,17 +278,19 @@ def summarise(values: np.ndarray) -> dict[str, float]:
 
 
 def markdown(comparison: dict, task: str) -> str:
-    """The comparison as docs/concepts.md shows it."""
-    heads, rows = build_table(comparison)
-    lines = [
-        f"**Task `{task}`.** {caption(comparison)}",
-        "",
-        f"![{task} by strength](../{FOLDER / task}.png)",
-        "",
-        "| " + " | ".join(heads) + " |",
-        "|---" * 2 + "|---:" * (len(heads) - 2) + "|",
-    ]
-    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)])
+    """The comparison as the docs show it."""
+    lines = [f"![{task} by strength](../{FOLDER / task}.png)"]
+    for part in comparison["comparisons"]:
+        heads, rows = build_table(comparison, part)
+        lines += [
+            "",
+            f"**Task `{task}`.** {describe(comparison, part)}",
+            "",
+            "| " + " | ".join(heads) + " |",
+            "|---" * 2 + "|---:" * (len(heads) - 2) + "|",
+            *("| " + " | ".join(cells) + " |" for cells in rows),
+        ]
+    return "\n".join(lines)
 
 
 def run(*arguments: str) -> None:
@@ -210,6 +298,8 @@ def run(*arguments: str) -> None:
         raise UserError("arguments: TASK REVISION REVISION ...")
     task, *revisions = arguments
     comparison = compare([read(task, revision) for revision in revisions])
+    if comparison["kind"] == "images":
+        comparison["paper"] = read_paper(Path("reference"))
     command = ["git", "rev-parse", "HEAD"]
     commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     FOLDER.mkdir(parents=True, exist_ok=True)

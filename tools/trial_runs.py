@@ -64,7 +64,7 @@ def narrow(loaded: Params, kind: str, task: str, rows: dict[str, Row]) -> Params
 
 
 def provide_models(trial: Params, kind: str, task: str) -> None:
-    """The models of the repository; a base that continues another one is trained here."""
+    """The models of the repository; a base that continues another one is trained, judged and checked here."""
     base = trial.task(task).base
     recipe = trial.recipe(base)
     start = getattr(recipe, "start", None)
@@ -85,6 +85,8 @@ def provide_models(trial: Params, kind: str, task: str) -> None:
         with Scratch(f"tuning-{base}", [plan, origin, data]) as scratch:
             continue_training(settings, origin, data, made, scratch, device)
     once(models / base / "judge", "judge", base)
+    once(models / base / "gate", "gate", base)
+    once(models / base / "second-judge", "second_judge", base)
 
 
 def prepare(kind: str, task: str) -> None:

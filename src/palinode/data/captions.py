@@ -23,6 +23,9 @@ TEMPLATES = (
     "{}", "a drawing of {}", "a picture of {}", "an icon of {}", "an image of {}", "a sticker of {}",
     "here is {}", "clip art of {}", "my sketch of {}", "a symbol for {}", "one emblem showing {}", "look at {}",
 )  # fmt: skip
+FREE = (  # in words that captions hold, but no caption: the thing has no article
+    "one {}", "my {} icon", "{} clip art", "here is my {}", "look at one {} sticker",
+)  # fmt: skip
 TRAINING_TEMPLATES = 6  # how many templates the training prompts use
 TRAINING_STYLES = 3
 TRAINING_BACKGROUNDS = 3
@@ -75,7 +78,7 @@ class Grammar:
     """What captions are made of, beside the words for things.
 
     unread: share of (word, template, background) triples that training never reads; in_style, on: how a caption names
-    its style and its background.
+    its style and its background; free: sentences around the bare word for a thing, which no caption is made of.
     """
 
     templates: Part
@@ -84,6 +87,7 @@ class Grammar:
     unread: float
     in_style: str = ", {} style"
     on: str = ", on {}"
+    free: tuple[str, ...] = ()
 
     def caption(
         self, template: str, words: Iterable[tuple[str, str]], style: str | None = None, background: str | None = None
@@ -116,6 +120,7 @@ EMOJI = Grammar(
     _part(STYLES, TRAINING_STYLES),
     _part(BACKGROUNDS, TRAINING_BACKGROUNDS),
     UNSEEN_TRIPLES,
+    free=FREE,
 )
 caption = EMOJI.caption
 

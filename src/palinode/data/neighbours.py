@@ -14,11 +14,16 @@ def nearest_rows(retain: ImageSet, forget: np.ndarray, count: int) -> tuple[np.n
     first row comes first.
     """
     flat = forget.reshape(len(forget), -1).astype(np.float32)
-    squares = np.empty((len(forget), len(retain)), np.float32)
+    chosen = np.empty((len(forget), 0), np.int64)
+    squares = np.empty((len(forget), 0), np.float32)
     for first in range(0, len(retain), BLOCK):
         rows = np.arange(first, min(first + BLOCK, len(retain)))
         block = np.asarray(retain[rows]).reshape(len(rows), -1).astype(np.float32)
-        for i, image in enumerate(flat):
-            squares[i, rows] = ((block - image) ** 2).sum(1)
-    chosen = np.argsort(squares, axis=1, kind="stable")[:, :count]
-    return chosen, np.sqrt(np.take_along_axis(squares, chosen, axis=1))
+        # Beside the nearest of the blocks before, so that memory does not grow with the number of retained pictures.
+        here = np.stack([((block - image) ** 2).sum(1) for image in flat])
+        squares = np.hstack([squares, here])
+        chosen = np.hstack([chosen, np.broadcast_to(rows, here.shape)])
+        order = np.argsort(squares, axis=1, kind="stable")[:, :count]
+        squares = np.take_along_axis(squares, order, axis=1)
+        chosen = np.take_along_axis(chosen, order, axis=1)
+    return chosen, np.sqrt(squares)

@@ -25,11 +25,12 @@ class _File(BaseModel, extra="forbid"):
     templates: _Part
     attributes: _Part = _Part()
     styles: _Part = _Part()
+    free: tuple[str, ...] = ()
     things: dict[str, _Thing]
 
 
 def read(path: str | Path) -> tuple[dict[str, Concept], Grammar]:
-    """(things by name, grammar); attributes take the place of backgrounds.
+    """(things by name, grammar); attributes take the place of backgrounds, `free` lists sentences of another kind.
 
     UserError for a file that is missing, has an unknown key, a template without exactly one {}, words that could stand
     for two things, or a name that is both a thing and a style.
@@ -43,12 +44,13 @@ def read(path: str | Path) -> tuple[dict[str, Concept], Grammar]:
     templates = Part(file.templates.training, file.templates.new)
     styles = Part(file.styles.training, file.styles.new)
     attributes = Part(file.attributes.training, file.attributes.new)
-    wrong = [text for text in templates.all if "{}" not in text or text.count("{") + text.count("}") > 2]
-    if wrong:
-        raise UserError(f"{path}: templates: {wrong[0]!r} does not hold {{}} once, the place of the thing")
+    for part, texts in (("templates", templates.all), ("free", file.free)):
+        wrong = [text for text in texts if "{}" not in text or text.count("{") + text.count("}") > 2]
+        if wrong:
+            raise UserError(f"{path}: {part}: {wrong[0]!r} does not hold {{}} once, the place of the thing")
     if not templates.training:
         raise UserError(f"{path}: templates.training: the list is empty")
     shared = concepts.keys() & set(styles.all)
     if shared:
         raise UserError(f"{path}: {min(shared)!r} is both a thing and a style")
-    return concepts, Grammar(templates, styles, attributes, UNREAD, in_style=", in the style of {}", on=", {}")
+    return concepts, Grammar(templates, styles, attributes, UNREAD, ", in the style of {}", ", {}", file.free)

@@ -13,12 +13,15 @@ from palinode.data.scenes import held_out
 
 TRAINING = "training prompts"
 NULL = "null prompt"
+ANCHOR = "anchor"
+FREE = "free wording"
 RETAIN_SETS = {
     "anchor": "what takes the target's place",
     "near": "retained things of the target's group; for a style, retained styles",
     "far": "retained things of other groups; none for a style",
     "other domain": "styles when a thing is forgotten, things when a style is",
     NULL: "the empty prompt",
+    FREE: "retained things in sentences that no caption is made of",
 }
 # What a set is called where its name feeds a seed: names on the page may change, draws may not.
 SEED_NAMES = {
@@ -83,12 +86,16 @@ def of_captions(
     of_anchor = sets_of(grammar, concepts, anchor, target)
     training = list(zip(of_target[TRAINING], of_anchor[TRAINING], strict=True))
     others = {"anchor": of_anchor["new templates"]} | retained(grammar, concepts, target, anchor)
+    free = _free_wording(grammar, [concept for name, concept in concepts.items() if name not in (target, anchor)])
     forget = {name: _draw(texts, each, generator) for name, texts in of_target.items() if texts}
     retain = {name: _draw(texts, each, generator) for name, texts in others.items() if texts}
-    measured = {name: texts for name, texts in (forget | retain).items() if name != TRAINING}
+    retain[NULL] = [Caption("", ())] * each
+    if free:
+        retain[FREE] = _draw(free, each, generator)
+    measured = {name: texts for name, texts in (forget | retain).items() if name not in (TRAINING, NULL)}
     seen = [caption for pair in training for caption in pair]
     captions.check_disjoint({"training": seen} | measured)
-    return PromptSets(training, forget, retain | {NULL: [Caption("", ())] * each})
+    return PromptSets(training, forget, retain)
 
 
 def of_classes(classes: int, target: int, anchor: int, each: int) -> PromptSets:
@@ -209,6 +216,13 @@ def _unread(grammar: Grammar, concept: Concept, styles: tuple) -> list[Caption]:
     return [
         grammar.caption(template, [(concept.name, word)], style, background)
         for (word, template, background), style in itertools.product(chosen, styles)
+    ]
+
+
+def _free_wording(grammar: Grammar, retained: list[Concept]) -> list[Caption]:
+    words = [(concept.name, word) for concept in retained for word in concept.words]
+    return [
+        Caption(sentence.format(word), (name,)) for (name, word), sentence in itertools.product(words, grammar.free)
     ]
 
 

@@ -19,10 +19,9 @@ from palinode.data.scenes import EmojiCorpus
 from palinode.memorization import splitting
 from palinode.memorization.control_prompts import ControlPrompts
 from palinode.memorization.realism import ClipIQA, Realism, fit_realism
-from palinode.memorization.sscd import SSCD
 from palinode.metrics import features, integrity
 from palinode.metrics.copies import COPY, copy_distance
-from palinode.metrics.integrity import Distance
+from palinode.metrics.sscd import SSCD
 
 Known = Literal["emoji", "list"]
 
@@ -51,10 +50,9 @@ class LabelledGroundTruth:
     def __init__(self, judge: Path, real: int, key: tuple[str | int, ...]):
         self.corpus = EmojiCorpus.read()
         network = storage.load(judge, SceneJudge)
-        backbone = features.JudgeBackbone(network)
         self.quality: Realism | ClipIQA = fit_realism(network, self.corpus, real, key)
-        self.network = backbone.name
-        self.distance: Distance | str = integrity.lpips_style(backbone)
+        networks = (features.JudgeBackbone(network), features.EfficientNetLite0())
+        self.distances = {backbone.name: integrity.lpips_style(backbone) for backbone in networks}
         self.memorized = [i for i, picture in enumerate(self.corpus.pictures) if KINDS[picture.kind]]
 
     def words(self, tokenizer: Any) -> list[str]:
@@ -98,12 +96,8 @@ class PromptListGroundTruth:
         self._sscd = SSCD(sscd) if sscd else None
         self.copy_metric = "sscd_copies" if sscd else "copies"
         self.quality: Realism | ClipIQA = ClipIQA()
-        self.network = features.EfficientNetLite0.name
-        networks, reasons = features.load_available(None)
-        if self.network in networks:
-            self.distance: Distance | str = integrity.lpips_style(networks[self.network])
-        else:
-            self.distance = reasons[self.network]
+        network = features.EfficientNetLite0()
+        self.distances = {network.name: integrity.lpips_style(network)}
 
     def words(self, tokenizer: Any) -> list[str]:
         """The tokenizer's tokens that end a word, which are mostly whole words, in the order of their ids."""

@@ -14,11 +14,12 @@ from palinode.core import estimate
 from palinode.core.errors import Absent
 from palinode.core.estimate import Metric
 from palinode.data.captions import Caption
-from palinode.data.prompt_sets import NULL, SEED_NAMES, TRAINING
+from palinode.data.prompt_sets import ANCHOR, NULL, SEED_NAMES, TRAINING
 from palinode.metrics import integrity, pieces, quality
-from palinode.metrics.features import JudgeBackbone
+from palinode.metrics.features import Backbone, JudgeBackbone
 from palinode.metrics.integrity import Distance
 from palinode.metrics.pieces import Metrics
+from palinode.metrics.second_judge import TargetLooker
 
 NEW_PROMPTS = ("new attributes", "new templates", "synonyms")  # of the target alone, none of which unlearning saw
 KID_SUBSET = 64
@@ -32,8 +33,8 @@ class Context:
     samples, base, other_seed: uint8 [N, H, W, C] of this model, of the original from the same noise, and of the
     original from another noise; oracle: of the retrained model, or the reason why there is none; prompts: what was
     asked for; forget, retain: names of the prompt sets; real: uint8 [M, H, W, C], a real picture for each retained
-    prompt but the null prompts, or why there are none; classifier, lpips: or why they are absent; bootstrap: number of
-    replicates.
+    prompt but the null prompts, or why there are none; classifier, second, lpips: or why they are absent; second: the
+    second judge, looking for the target; second_network: of a second integrity; bootstrap: number of replicates.
     """
 
     samples: dict[str, np.ndarray]
@@ -45,6 +46,8 @@ class Context:
     retain: list[str]
     real: np.ndarray | str
     classifier: ConceptClassifier | str
+    second: TargetLooker | str
+    second_network: Backbone
     bootstrap: int = estimate.REPLICATES
     lpips: Distance | str = NO_TRUNK
 
@@ -58,6 +61,11 @@ class Context:
     def asked(self) -> list[str]:
         """The retained prompt sets that ask for something."""
         return [name for name in self.retain if name != NULL]
+
+    @property
+    def compared(self) -> list[str]:
+        """The retained prompt sets whose integrity is measured by the second network too."""
+        return [name for name in self.asked if name != ANCHOR]
 
     @cached_property
     def judge(self) -> JudgeBackbone:
@@ -77,10 +85,19 @@ class Context:
         classifier = self.present_classifier
         return {name: classifier(images, self.prompts[name]) for name, images in self.samples.items()}
 
+    @cached_property
+    def misses(self) -> dict[str, np.ndarray]:
+        """Where the second judge does not see the target, of the forget sets; raises Absent without one."""
+        if isinstance(self.second, str):
+            raise Absent(self.second)
+        return {name: self.second.misses(self.samples[name], self.prompts[name]) for name in self.forget}
+
     def distance(self, network: str) -> Distance:
         """Of pairs of pictures; raises Absent where the network is absent."""
         if network == "judge":
             return integrity.lpips_style(self.judge)
+        if network == self.second_network.name:
+            return integrity.lpips_style(self.second_network)
         if isinstance(self.lpips, str):
             raise Absent(self.lpips)
         return self.lpips
@@ -101,6 +118,7 @@ def evaluate(context: Context) -> Metrics:
     metrics: Metrics = {}
     for name in context.forget:
         metrics |= measure_forgetting(context, name)
+        metrics |= measure_agreement(context, name)
     if all(name in context.forget for name in NEW_PROMPTS):
         metrics |= measure_gap(context)
     metrics |= measure_target(context)
@@ -111,12 +129,27 @@ def evaluate(context: Context) -> Metrics:
     for network in context.networks:
         for name in [*context.retain, *context.forget]:
             metrics |= measure_drift(context, network, name)
+    for name in context.compared:
+        metrics |= measure_integrity(context, context.second_network.name, name)
     return metrics
 
 
 def measure_forgetting(context: Context, name: str) -> Metrics:
     """ua_<prompt set>: unlearning accuracy, the share of pictures in which the judge does not see the target."""
     return pieces.measure([f"ua_{_slug(name)}"], lambda: [_unlearning_accuracy(context, name)])
+
+
+def measure_agreement(context: Context, name: str) -> Metrics:
+    """ua_<prompt set>_second, the same by the second judge; judges_agree_<prompt set>, the share of pictures in which
+    both see the target or neither does."""
+
+    def compute() -> list[Metric]:
+        second = context.misses[name]
+        first = context.predictions[name].missed
+        return [estimate.from_rate(hits, context.bootstrap, _stream(name)) for hits in (second, first == second)]
+
+    slug = _slug(name)
+    return pieces.measure([f"ua_{slug}_second", f"judges_agree_{slug}"], compute)
 
 
 def measure_gap(context: Context) -> Metrics:
@@ -219,7 +252,21 @@ def measure_drift(context: Context, network: str, name: str) -> Metrics:
     from another noise.
     """
 
-    def from_base() -> list[Metric]:
+    def from_oracle() -> list[Metric]:
+        distance = context.distance(network)
+        if isinstance(context.oracle, str):
+            raise Absent(context.oracle)
+        distances = integrity.measure_pairs(distance, context.oracle[name], context.samples[name])
+        return [integrity.estimate_drift(distances, context.bootstrap)]
+
+    oracle = pieces.measure([f"oracle_drift_{_slug(name)}_{network}"], from_oracle)
+    return measure_integrity(context, network, name) | oracle
+
+
+def measure_integrity(context: Context, network: str, name: str) -> Metrics:
+    """Against the original alone: integrity_<set>_<network>, drift_<set>_<network>."""
+
+    def compute() -> list[Metric]:
         distance = context.distance(network)
         distances = integrity.measure_pairs(distance, context.base[name], context.samples[name])
         ceiling = integrity.measure_pairs(distance, context.base[name], context.other_seed[name])
@@ -228,16 +275,8 @@ def measure_drift(context: Context, network: str, name: str) -> Metrics:
             integrity.estimate_drift(distances, context.bootstrap),
         ]
 
-    def from_oracle() -> list[Metric]:
-        distance = context.distance(network)
-        if isinstance(context.oracle, str):
-            raise Absent(context.oracle)
-        distances = integrity.measure_pairs(distance, context.oracle[name], context.samples[name])
-        return [integrity.estimate_drift(distances, context.bootstrap)]
-
     end = f"{_slug(name)}_{network}"
-    base = pieces.measure([f"integrity_{end}", f"drift_{end}"], from_base)
-    return base | pieces.measure([f"oracle_drift_{end}"], from_oracle)
+    return pieces.measure([f"integrity_{end}", f"drift_{end}"], compute)
 
 
 def _unlearning_accuracy(context: Context, name: str) -> Metric:

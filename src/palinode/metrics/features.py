@@ -138,19 +138,12 @@ def load_available(
 
     judge: folder of the digit judge, or None with judge_reason.
     """
-    networks: dict[str, Backbone] = {}
-    reasons: dict[str, str] = {}
+    networks: dict[str, Backbone] = {EfficientNetLite0.name: EfficientNetLite0(device)}
     if judge is None:
-        reasons[JudgeBackbone.name] = judge_reason
-    else:
-        from palinode.classifiers import storage
+        return networks, {JudgeBackbone.name: judge_reason}
+    from palinode.classifiers import storage
 
-        networks[JudgeBackbone.name] = JudgeBackbone(storage.load(Path(judge)).to(device))
-    try:
-        networks[EfficientNetLite0.name] = EfficientNetLite0(device)
-    except ModuleNotFoundError as error:
-        reasons[EfficientNetLite0.name] = f"Python package {error.name} is not installed (extra `efficientnet`)"
-    return networks, reasons
+    return {JudgeBackbone.name: JudgeBackbone(storage.load(Path(judge)).to(device))} | networks, {}
 
 
 def to_rgb(images: np.ndarray, side: int) -> Tensor:

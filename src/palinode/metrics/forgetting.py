@@ -80,12 +80,17 @@ def denoise(
     return to_images(x)
 
 
+def pair_with(outputs: np.ndarray, originals: np.ndarray) -> np.ndarray:
+    """For each of `denoise`'s outputs [K * draws, ...] its own of K originals: [K * draws, ...]."""
+    return np.repeat(originals, len(outputs) // len(originals), axis=0)
+
+
 def compare_with_originals(outputs: np.ndarray, forget: np.ndarray, backbone: Backbone) -> np.ndarray:
     """Cosine of backbone features between `denoise`'s outputs and their originals: float64 [K * draws], in [-1, 1].
 
     The paper compares by SSCD, whose weights may not be redistributed. Hence the metric bears the backbone's name.
     """
     restored = backbone.features(outputs).astype(np.float64)
-    original = np.repeat(backbone.features(forget).astype(np.float64), len(outputs) // len(forget), axis=0)
+    original = pair_with(outputs, backbone.features(forget).astype(np.float64))
     norms = np.linalg.norm(restored, axis=1) * np.linalg.norm(original, axis=1)
     return (restored * original).sum(1) / np.maximum(norms, np.finfo(np.float64).tiny)

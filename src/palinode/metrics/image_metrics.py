@@ -21,6 +21,7 @@ from palinode.metrics import features, forgetting, integrity, likelihood, neares
 from palinode.metrics.features import Backbone
 from palinode.metrics.integrity import Distance
 from palinode.metrics.pieces import Metrics
+from palinode.metrics.sscd import SSCD, as_rgb
 from palinode.models.denoiser import Denoiser
 from palinode.params.image_tasks import Evaluate
 
@@ -28,6 +29,7 @@ Subset = Literal["forget", "held"]  # whose likelihood is measured; it names the
 Sampled = Literal["samples", "reference"]
 
 NO_MODEL = "the row has samples but no model"
+NO_SSCD = "no file of SSCD is set (evaluate.sscd)"
 NO_TRUNK = "no AlexNet checkpoint is set (evaluate.lpips_trunk); an untrained backbone is refused"
 NETWORKS = ("judge", "efficientnet_lite0")
 DISTANCES = ("judge", "ssim", "lpips_alex")
@@ -196,8 +198,30 @@ def _summarise(values: np.ndarray, subset: Subset, settings: Evaluate) -> list[M
 def measure_denoising(context: Context, name: str) -> list[Metric]:
     """Does the model restore a noised forget image? The interval is over noise draws."""
     network = context.network(name)
-    cosines = forgetting.compare_with_originals(context.restored, context.forget, network)
-    return [estimate.from_samples(cosines.reshape(len(context.forget), -1).mean(0), context.settings.bootstrap)]
+    return _summarise_denoising(context, forgetting.compare_with_originals(context.restored, context.forget, network))
+
+
+def measure_denoising_by_ssim(context: Context) -> list[Metric]:
+    """The same by SSIM, which knows no classes: a judge of digits is blind to clothing."""
+    restored = context.restored
+    distances = integrity.ssim()(restored, forgetting.pair_with(restored, context.forget))
+    return _summarise_denoising(context, 1 - distances.numpy())
+
+
+def measure_denoising_by_sscd(context: Context) -> list[Metric]:
+    """The same by SSCD, as the SISS paper has it on faces, from a file that the user brings."""
+    if context.settings.sscd is None:
+        raise Absent(NO_SSCD)
+    network = SSCD(context.settings.sscd)
+    restored = context.restored
+    original = forgetting.pair_with(restored, network(as_rgb(context.forget)).numpy())
+    return _summarise_denoising(context, (network(as_rgb(restored)).numpy() * original).sum(1))
+
+
+def _summarise_denoising(context: Context, similarities: np.ndarray) -> list[Metric]:
+    """similarities: [K * draws], in the order of images, then draws; averaged over images, as the SISS paper does."""
+    by_draw = similarities.reshape(len(context.forget), -1).mean(0)
+    return [estimate.from_samples(by_draw, context.settings.bootstrap)]
 
 
 def measure_inception_score(context: Context) -> list[Metric]:
@@ -257,6 +281,8 @@ PIECES: dict[str, Piece] = {
         f"denoise_{name}": Piece((f"denoise_similarity_{name}",), partial(measure_denoising, name=name))
         for name in NETWORKS
     },
+    "denoise_ssim": Piece(("denoise_similarity_ssim",), measure_denoising_by_ssim),
+    "denoise_sscd": Piece(("denoise_similarity_sscd",), measure_denoising_by_sscd),
     "inception": Piece(("inception_score_judge",), measure_inception_score),
     **{
         f"distribution_{name}": Piece(

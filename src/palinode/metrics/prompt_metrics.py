@@ -9,6 +9,7 @@ This module sees what it needs of a task through the protocols below.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -78,17 +79,16 @@ class Quality(Protocol):
 class GroundTruth(Protocol):
     """What is known of the base.
 
-    copy_metric: what the share of copies is called; network, distance: for integrity, or why there is no distance.
+    copy_metric: what the share of copies is called; distances: for integrity, by name of the network.
     """
 
     copy_metric: str
-    network: str
 
     @property
     def quality(self) -> Quality: ...
 
     @property
-    def distance(self) -> Distance | str: ...
+    def distances(self) -> dict[str, Distance]: ...
 
     def copies(self, images: np.ndarray, picture: int, reference: np.ndarray) -> np.ndarray: ...
 
@@ -223,8 +223,8 @@ def _estimate_quality(context: Context, observations: Sequence[Observation]) -> 
 
 def _measure_controls(context: Context, forgotten: list[str], ordinary: np.ndarray, others: np.ndarray) -> Metrics:
     """copies_others (or as the ground truth calls copies): share of pictures under the other prompts that copy their
-    own picture, without the forgotten; integrity_ordinary_<network>: of ordinary prompts, against the base's pictures
-    from the same noise."""
+    own picture, without the forgotten; integrity_ordinary_<network>, by each network: of ordinary prompts, against the
+    base's pictures from the same noise."""
     truth = context.truth
 
     def copies() -> list[Metric]:
@@ -233,16 +233,16 @@ def _measure_controls(context: Context, forgotten: list[str], ordinary: np.ndarr
             raise Absent("the task has no other memorized prompt")
         return [estimate.from_rate(hits, context.bootstrap, ("others",))]
 
-    def change() -> list[Metric]:
-        if isinstance(truth.distance, str):
-            raise Absent(truth.distance)
+    def change(distance: Distance) -> list[Metric]:
         first, second = context.base_ordinary
-        distances = integrity.measure_pairs(truth.distance, first, ordinary)
-        ceiling = integrity.measure_pairs(truth.distance, first, second)
+        distances = integrity.measure_pairs(distance, first, ordinary)
+        ceiling = integrity.measure_pairs(distance, first, second)
         return [integrity.estimate_integrity(distances, ceiling, context.bootstrap)]
 
     metrics = pieces.measure([f"{truth.copy_metric}_others"], copies)
-    return metrics | pieces.measure([f"integrity_ordinary_{truth.network}"], change)
+    for network, distance in truth.distances.items():
+        metrics |= pieces.measure([f"integrity_ordinary_{network}"], partial(change, distance))
+    return metrics
 
 
 def _line(subject: Subject, version: str, step: int, observation: Observation) -> dict[str, object]:

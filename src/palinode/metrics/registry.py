@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # it imports NumPy, which nothing here needs
 
 Direction = Literal["up", "down", "none"]
 
+COUNTED = "forget_rate_counted"  # p among many samples, of one seed
 SEQUENTIAL = "sequential_"  # prefix of what the model measures that forgot all subjects in sequence
 PROMPT_SETS = {
     "training_prompts": "training prompts",
@@ -29,12 +30,14 @@ PROMPT_SETS = {
     "far": "far",
     "other_domain": "other domain",
     "null_prompt": "null prompt",
+    "free_wording": "free wording",
 }
 NETWORKS = {
     "judge": "judge",
     "inception": "Inception",
     "efficientnet_lite0": "EfficientNet-Lite0",
     "ssim": "SSIM",
+    "sscd": "SSCD",
     "lpips_alex": "LPIPS",
 }
 ATTACKS = {"relearn": "Relearning", "prompt_tuning": "Prompt tuning"}
@@ -107,10 +110,12 @@ IMAGES = Kind(
         Entry("eps_error_forget", "ε-error on the forget image", "squared error per pixel", "up", 3, range="positive"),
         Entry("eps_error_held", "ε-error on held-out images", "squared error per pixel", "down", 3, range="positive"),
         share("forget_rate", "Forget rate p", "down", 2),
+        share(COUNTED, "Forget rate p, many samples", "down", 3),
         Entry("kid_{network}", "KID ({network})", direction="down", digits=3),
         Entry("fid_{network}", "FID ({network})", direction="down", range="positive"),
         share("precision_{network}", "Precision ({network})", "up"),
         share("recall_{network}", "Recall ({network})", "up"),
+        Entry("denoise_similarity_ssim", "Denoise similarity (SSIM)", direction="down", range="cosine"),
         Entry("denoise_similarity_{network}", "Denoise similarity ({network})", "cosine", "down", range="cosine"),
         Entry("integrity_{network}", "Integrity ({network})", direction="up", range="at most 1"),
         Entry("drift_{network}", "Drift from the base ({network})", "distance", "down", 3, range="positive"),
@@ -123,9 +128,9 @@ IMAGES = Kind(
         "inception_score_judge",
         "nll_forget",
         "eps_error_forget",
-        "forget_rate",
+        COUNTED,
         "kid_judge",
-        "denoise_similarity_judge",
+        "denoise_similarity_ssim",
         "integrity_judge",
         "oracle_similarity_judge",
     ),
@@ -134,6 +139,8 @@ IMAGES = Kind(
 CONCEPT = Kind(
     entries=(
         share("ua_{prompts}", "UA, {prompts}", "up"),
+        share("ua_{prompts}_second", "UA by the second judge, {prompts}", "up"),
+        share("judges_agree_{prompts}", "Judges agree, {prompts}", "none"),
         Entry("ua_gap", "UA gap, training prompts to new ones", "fraction", "down", 1, range="cosine"),
         Entry("target_probability", "Probability of the target", direction="down", digits=3, range="share"),
         Entry("target_entropy", "Entropy under training prompts", "nats", "up", range="positive"),

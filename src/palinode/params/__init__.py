@@ -12,6 +12,7 @@ from palinode.core.errors import UserError, one_line
 from palinode.params.attacks import Attacks
 from palinode.params.bases import Base, OracleBase, TextBase, Trained, UnconditionalBase
 from palinode.params.concept_tasks import ConceptTask
+from palinode.params.counts import Counts
 from palinode.params.detection import Detection
 from palinode.params.fields import Int, Natural, Positive, Rate, Settings, Trainable, Training
 from palinode.params.image_tasks import ImageTask
@@ -41,6 +42,7 @@ class Images(Settings):
     tasks: list[str] = []
     subjects: list[Natural] = [0]
     rows: list[str] = []
+    lr_multiplier: Rate = 1.0  # the rows' learning rates are multiplied by it: the axis of a sweep
 
 
 class Concept(Settings):
@@ -97,6 +99,7 @@ class Params(Settings):
     prompts: Prompts = Prompts()
     detection: Detection = Detection()
     attacks: Attacks = Attacks()
+    counts: Counts = Counts()
     rows: dict[str, Row]
     base_models: dict[str, Base]
     image_tasks: dict[str, ImageTask] = {}

@@ -44,6 +44,7 @@ class ImageGate(Settings):
     samples: Positive = 4096
     hit_rate: tuple[Share, Share] = (0.003, 0.03)
     fid_ratio: Rate = 20.0  # FID to the reference at most this many times the real-vs-real FID
+    inception_share: Share = 0.0  # Inception Score at least this share of the reference's
     steps: Positive = 50  # DDPM
     chunk: Positive = 64
 
@@ -124,6 +125,13 @@ class Phase(Training):
         return self
 
 
+class SecondJudgeFit(Settings):
+    """Batches of 256 pictures that the second judge is fitted on, and others that it is tested on."""
+
+    fit: Positive = 40
+    held: Positive = 8
+
+
 class TextBase(Settings):
     """A text-to-image model: a finished one, or one that the pipeline trains from captioned emoji."""
 
@@ -136,6 +144,7 @@ class TextBase(Settings):
     contrastive: Phase | None = None  # of the text encoder; its batch is what a picture has to find its caption in
     denoiser: Phase | None = None
     judge: Phase = Phase(steps=6000, lr=2e-3, batch=128, betas=(0.9, 0.999), decay="cosine")
+    second_judge: SecondJudgeFit = SecondJudgeFit()
     gate: TextGate = TextGate()
 
     @property

@@ -25,6 +25,7 @@ class Evaluate(Settings):
     splits: Positive = 10  # of the Inception Score
     kid_subset: Positive = 256
     batch: Positive = 64
+    sscd: str | None = None  # file of SSCD, TorchScript or ONNX; null: denoise similarity by it is reported as absent
     lpips_trunk: str | None = None  # path of torchvision's AlexNet checkpoint; null: LPIPS is reported as absent
 
 

@@ -30,6 +30,7 @@ def check(params: "Params") -> None:
             _check_task(params, kind, name)
     _check_detection(params)
     _check_attacks(params)
+    _check_counts(params)
 
 
 def _check_spelling(params: "Params") -> None:
@@ -163,3 +164,20 @@ def _check_attacks(params: "Params") -> None:
         base = params.base_models[params.concept_tasks[name].base]
         if isinstance(base, TextBase) and base.source is not None:
             raise ValueError(f"attacks.tasks: no judge knows what the base of {name!r} draws")
+
+
+def _check_counts(params: "Params") -> None:
+    counts = params.counts
+    for key in ("tasks", "rows"):
+        for name in getattr(counts, key):
+            if name not in getattr(params.images, key):
+                raise ValueError(f"counts.{key}: {name!r} is not in the list `images.{key}`")
+    for seed in counts.seeds if counts.tasks else []:
+        if seed not in params.seeds:
+            raise ValueError(f"counts.seeds: {seed} is not in the list `seeds`")
+    for name in counts.tasks:
+        sample = params.image_tasks[name].sample
+        if sample.sampler != "ddpm":
+            raise ValueError(f"counts.tasks: {name!r} is sampled by {sample.sampler}; only ddpm is counted")
+        if counts.look >= sample.steps:
+            raise ValueError(f"counts.look: {counts.look} is not below the {sample.steps} steps of {name!r}")

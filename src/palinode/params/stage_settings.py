@@ -13,6 +13,7 @@ from palinode.params.bases import (
     TextGate,
 )
 from palinode.params.concept_tasks import ConceptSample, Name
+from palinode.params.counts import Counts
 from palinode.params.fields import Int, Settings, Trainable, Training
 from palinode.params.image_tasks import Evaluate, Sample
 from palinode.params.prompt_tasks import PromptChoice, PromptSample, PromptSplit
@@ -103,6 +104,19 @@ class GateClasses(OfBase):
 class GateText(OfBase):
     gate: TextGate | None
     reason: str
+
+
+class FitSecondJudge(OfBase):
+    """reason: why there is none; empty if there is."""
+
+    reason: str
+
+
+class FitSecondSceneJudge(FitSecondJudge):
+    """On `fit` batches of 256 pictures; tested on `held` others."""
+
+    fit: int
+    held: int
 
 
 class Detect(Named):
@@ -233,6 +247,13 @@ class EvaluateImages(Named):
     evaluate: Evaluate
 
 
+class CountImages(Named):
+    """steps: of the sampler; it is DDPM."""
+
+    counts: Counts
+    steps: int
+
+
 class EvaluateConcept(Named):
     kind: BaseKind
     target: Name
@@ -284,6 +305,12 @@ class Attacked(Settings):
     attacks: list[str]
 
 
+class Counted(Settings):
+    task: str
+    row: str
+    seed: int
+
+
 class ReportSettings(Settings):
     root_seed: Int
     seeds: list[int]
@@ -291,3 +318,4 @@ class ReportSettings(Settings):
     bases: list[ReportBase]
     detected: list[str]
     attacked: list[Attacked]
+    counted: list[Counted]

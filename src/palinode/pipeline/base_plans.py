@@ -1,4 +1,4 @@
-"""The plan files of base models: prepare, judge, pretrain, gate, detect, mitigate."""
+"""The plan files of base models: prepare, judge, pretrain, gate, second_judge, detect, mitigate."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,11 +12,13 @@ from palinode.params.bases import ClassBase, TextBase, UnconditionalBase
 
 Planned = tuple[str, BaseModel, str, tuple[str, ...], tuple[str, ...]]  # the fields of planning.Plan
 FINISHED = "the base was trained elsewhere: no judge knows what it draws"
+GROUPS = {"prepare": "prepare-base", "second_judge": "second-judge"}  # names in dvc.yaml, where they are not the verb
+UNCONDITIONAL = "a model without conditions forgets no concept, which a second judge would look for"
 ORACLE = "an oracle is judged by the classifier of its base, and checked nowhere"
 
 
 def plan_base(params: Params, base: str) -> Iterator[Planned]:
-    """The four stages of a base or an oracle."""
+    """The five stages of a base or an oracle."""
     recipe = params.recipe(base)
     oracle = params.without(base) is not None
     # An oracle draws the seeds of its base: both differ in their training set alone.
@@ -28,7 +30,7 @@ def plan_base(params: Params, base: str) -> Iterator[Planned]:
     else:
         stages = _plan_text(params, name, recipe, params.without(base))
     for verb, settings, data, modules in stages:
-        group = "prepare-base" if verb == "prepare" else verb
+        group = GROUPS.get(verb, verb)
         yield f"{group}/{base}", settings, verb, (module_name(recipe.kind, verb), *modules), data
 
 
@@ -65,6 +67,7 @@ def _plan_unconditional(params: Params, name: str, base: UnconditionalBase, orac
     yield "pretrain", pretrained, (), ("palinode.methods.naive_deletion",)
     reason = ORACLE if oracle else "the base has no `gate`"
     yield "gate", s.GateImages(**common, gate=None if oracle or finished else base.gate, reason=reason), (), ()
+    yield "second_judge", s.FitSecondJudge(**common, reason=UNCONDITIONAL), (), ()
 
 
 def _plan_class(params: Params, name: str, base: ClassBase, without: str | int | None) -> Iterator[Staged]:
@@ -85,6 +88,7 @@ def _plan_class(params: Params, name: str, base: ClassBase, without: str | int |
     pretrained = s.PretrainClasses(**common, model=base.model, scheduler=base.scheduler, pretrain=base.pretrain)
     yield "pretrain", pretrained, (), ()
     yield "gate", s.GateClasses(**common, gate=None if oracle else base.gate, reason=ORACLE), (), ()
+    yield "second_judge", s.FitSecondJudge(**common, reason=ORACLE if oracle else ""), (), ()
 
 
 def _plan_text(params: Params, name: str, base: TextBase, without: str | int | None) -> Iterator[Staged]:
@@ -109,6 +113,8 @@ def _plan_text(params: Params, name: str, base: TextBase, without: str | int | N
     )
     yield "pretrain", pretrained, (), ()
     yield "gate", s.GateText(**common, gate=None if unjudged else base.gate, reason=reason), (), ()
+    fit = s.FitSecondSceneJudge(**common, **base.second_judge.model_dump(), reason=reason if unjudged else "")
+    yield "second_judge", fit, (), data
 
 
 def plan_detection(params: Params, base: str) -> Iterator[Planned]:

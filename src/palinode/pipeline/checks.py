@@ -38,6 +38,7 @@ def check(params: Params, root: Path) -> None:
         least = _least_retained(params.prompt_tasks[name])
         _check_neighbours(params, "prompts", name, params.prompt_tasks[name], least)
     _check_steps(params)
+    _check_weights(params, root)
     if params.detection.bases:
         _check_detection(params, root)
 
@@ -102,6 +103,23 @@ def _check_subjects(kind: str, name: str, subjects: list[int], count: int) -> No
     """At least one subject of every task is listed, or there would be nothing to report."""
     if all(subject >= count for subject in subjects):
         raise UserError(f"{kind}.subjects: {name!r} has none of {subjects}: it has {count}, counted from 0")
+
+
+def _check_weights(params: Params, root: Path) -> None:
+    """The files of weights that a user brings are there."""
+    for kind in KINDS:
+        for name in params.enabled(kind).tasks:
+            task = params.task(name)
+            given: dict[str, str | None] = {}
+            if isinstance(task, ImageTask):
+                given = {"evaluate.lpips_trunk": task.evaluate.lpips_trunk, "evaluate.sscd": task.evaluate.sscd}
+            if isinstance(task, ConceptTask):
+                given = {"lpips_trunk": task.lpips_trunk}
+            if isinstance(task, PromptTask):
+                given = {"sscd": task.sscd}
+            for key, path in given.items():
+                if path is not None and not (root / path).is_file():
+                    raise UserError(f"{name}: {key}: missing file: {path}")
 
 
 def _check_steps(params: Params) -> None:

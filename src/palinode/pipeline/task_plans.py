@@ -50,6 +50,8 @@ def _plan_images(params: Params, name: str, task: ImageTask) -> Iterator[Staged]
     yield "prepare", name, prepare, (), tuple(files)
     yield "sample", name, s.SampleImages(**common, sample=task.sample), (), ()
     yield "evaluate", name, s.EvaluateImages(**common, evaluate=task.evaluate), (), ()
+    if name in params.counts.tasks:
+        yield "count", name, s.CountImages(**common, counts=params.counts, steps=task.sample.steps), (), ()
     for row in params.images.rows:
         yield _plan_unlearning(params, "images", name, row)
 
@@ -158,8 +160,8 @@ def training_of(params: Params, kind: str, task: str, row: Row) -> Training:
     shared = params.task(task).unlearn.model_dump() | {"steps": row.steps}
     if not row.clipped:
         shared["clip"] = None
-    lr = row.lr * params.concept.lr_multiplier if kind == "concept" else row.lr
-    return Training(lr=lr, **shared)
+    multipliers = {"images": params.images.lr_multiplier, "concept": params.concept.lr_multiplier}
+    return Training(lr=row.lr * multipliers.get(kind, 1.0), **shared)
 
 
 def plan_bind(params: Params) -> s.Bind:
@@ -213,6 +215,12 @@ def plan_report(params: Params) -> s.ReportSettings:
             shown.append(s.ReportTask(name=name, kind=kind, subjects=list(enabled.subjects), rows=rows))
     order = {"class": 0, "text": 1}
     bases = [s.ReportBase(name=base, kind=params.recipe(base).kind) for base in params.bases]
+    counts = params.counts
+    counted = [
+        s.Counted(task=task, row=row, seed=seed)
+        for task in counts.tasks
+        for row, seed in [("base", 0), ("oracle", 0), *itertools.product(counts.rows, counts.seeds)]
+    ]
     attacked = itertools.product(params.attacks.tasks, ["base", "oracle", *params.attacks.rows])
     return s.ReportSettings(
         root_seed=params.root_seed,
@@ -220,6 +228,7 @@ def plan_report(params: Params) -> s.ReportSettings:
         tasks=shown,
         bases=sorted((base for base in bases if base.kind in order), key=lambda base: order[base.kind]),
         detected=params.detection.bases,
+        counted=counted,
         attacked=[s.Attacked(task=task, row=row, attacks=list(params.attacks.attacks)) for task, row in attacked],
     )
 

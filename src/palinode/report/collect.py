@@ -15,7 +15,7 @@ from palinode.core import io
 from palinode.core.errors import UserError
 from palinode.metrics import registry
 from palinode.params.fields import Training
-from palinode.params.stage_settings import ReportRow, ReportSettings, ReportTask
+from palinode.params.stage_settings import Counted, ReportRow, ReportSettings, ReportTask
 from palinode.report.averages import Estimate, average_seeds, average_subjects
 
 CELLS = Path("out/cells")
@@ -73,7 +73,13 @@ class Row:
     settings: ReportRow | None = None
 
     def cells_for(self, metric: str) -> list[Cell]:
-        """The cells that count for a metric: the sequential one has metrics of its own, which no average mixes in."""
+        """The cells that count for a metric.
+
+        The sequential one has metrics of its own, which no average mixes in. Of the seeds one alone may be counted.
+        """
+        counted = [cell for cell in self.cells if metric == registry.COUNTED and metric in cell.metrics]
+        if counted:
+            return counted
         sequential = metric.startswith(registry.SEQUENTIAL)
         return [cell for cell in self.cells if cell.subject == ALL or (cell.subject == SEQUENTIAL) == sequential]
 
@@ -127,7 +133,8 @@ def collect(settings: ReportSettings, root: Path = Path(".")) -> list[Task]:
     attacks: dict[tuple[str, str], list[str]] = defaultdict(list)
     for item in settings.attacked:
         attacks[item.task, item.row] += item.attacks
-    return [read_task(task, settings.seeds, attacks, root) for task in settings.tasks]
+    tasks = [read_task(task, settings.seeds, attacks, root) for task in settings.tasks]
+    return [add_counts(task, [item for item in settings.counted if item.task == task.name]) for task in tasks]
 
 
 def read_task(task: ReportTask, seeds: list[int], attacks: dict[tuple[str, str], list[str]], root: Path) -> Task:
@@ -161,15 +168,40 @@ def read_cell(folder: Path, subject: str, seed: int, attacks: list[str]) -> Cell
     metrics: dict[str, dict] = {}
     replicates: dict[str, np.ndarray] = {}
     for place in [folder / "evaluation", *(place for place in places if not io.absence(place))]:
-        for file in ("metrics.json", "replicates.npz"):
-            if not (place / file).exists():
-                raise UserError(f"cell {folder} is not evaluated: {place / file} is missing")
-        metrics |= io.read_json(place / "metrics.json")
-        replicates |= io.read_arrays(place / "replicates.npz")
+        entries, drawn = read_metrics(folder, place)
+        metrics |= entries
+        replicates |= drawn
     if subject == SEQUENTIAL:
         metrics = {registry.SEQUENTIAL + name: entry for name, entry in metrics.items()}
         replicates = {registry.SEQUENTIAL + name: drawn for name, drawn in replicates.items()}
     return Cell(subject, seed, folder, metrics, replicates)
+
+
+def read_metrics(cell: Path, place: Path) -> tuple[dict[str, dict], dict[str, np.ndarray]]:
+    """Metrics and replicates of one folder of a cell; UserError when one is missing."""
+    for file in ("metrics.json", "replicates.npz"):
+        if not (place / file).exists():
+            raise UserError(f"cell {cell} is not evaluated: {place / file} is missing")
+    return io.read_json(place / "metrics.json"), io.read_arrays(place / "replicates.npz")
+
+
+def add_counts(task: Task, counted: list[Counted]) -> Task:
+    """The task with the rates that were counted among many samples, where the images to forget were."""
+    wanted = {(item.row, item.seed) for item in counted}
+    rows = []
+    for row in task.rows:
+        cells = [add_place(cell, "count") if (row.name, cell.seed) in wanted else cell for cell in row.cells]
+        rows.append(dataclasses.replace(row, cells=cells))
+    return dataclasses.replace(task, rows=rows)
+
+
+def add_place(cell: Cell, place: str) -> Cell:
+    """The cell with the metrics of another of its folders, unless one of the two is absent."""
+    folder = cell.folder / place
+    if cell.absent or io.absence(folder):
+        return cell
+    metrics, replicates = read_metrics(cell.folder, folder)
+    return dataclasses.replace(cell, metrics=cell.metrics | metrics, replicates=cell.replicates | replicates)
 
 
 def with_cost(cell: Cell, training: Training) -> Cell:

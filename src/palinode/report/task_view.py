@@ -7,7 +7,7 @@ from markupsafe import Markup
 from palinode.metrics import registry
 from palinode.report import fronts, loss_curves, pictures, strips, tables
 from palinode.report.collect import Row, Task
-from palinode.report.sections import attack_results, equal_forgetting, prompt_results
+from palinode.report.sections import attack_results, equal_footing, prompt_results, second_opinions
 
 INTERVALS = {
     "bootstrap": "of one seed, a bootstrap of its pictures alone: they say nothing of other trainings",
@@ -36,7 +36,8 @@ def view(task: Task, papers: dict[str, dict], mapping: dict, contact: bytes | No
         "curves": Markup(curves) if curves else None,
         "losses": loss_curves.describe_losses(task),
         "prompts": prompt_results.view(task) if task.kind == "prompts" else None,
-        "equal": mark_figure(equal_forgetting.view(task)),
+        "opinions": second_opinions.view(task) if task.kind == "concept" else None,
+        "equal": mark_figure(equal_footing.view(task)),
         "attacks": mark_figure(attack_results.view(task, mapping)),
         "settings_heads": ["row", *SETTINGS],
         "settings_rows": [(row.name, list_settings(row)) for row in task.unlearned],

@@ -1,4 +1,4 @@
-"""Kinds of tasks: one folder a kind, one file a verb (prepare, importance, unlearn, sample, evaluate, attack).
+"""Kinds of tasks: one folder a kind, one file a verb (prepare, importance, unlearn, sample, evaluate, count, attack).
 
 A kind's `__init__` says what methods may need of it (OFFERS).
 Modules are loaded by name, so that a stage's code is that of its own kind alone.

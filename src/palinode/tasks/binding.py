@@ -14,7 +14,7 @@ from palinode.params.stage_settings import Bind, Bound
 
 
 def bind(work: Work) -> None:
-    """out/bases/<task>/: base/, judge/, detect/ for tasks of prompts, and a folder a reference row.
+    """out/bases/<task>/: base/, judge/, second-judge/, detect/ for tasks of prompts, and a folder a reference row.
 
     The reference rows of a concept task lie in a folder a subject, since each subject has an oracle of its own.
     """
@@ -28,7 +28,8 @@ def bind(work: Work) -> None:
 
 def _bind_task(bound: Bound, models: Path, folder: Path) -> None:
     shutil.copytree(models / bound.base / "model", folder / "base")
-    shutil.copytree(models / bound.base / "judge", folder / "judge")
+    for judge in ("judge", "second-judge"):
+        shutil.copytree(models / bound.base / judge, folder / judge)
     if bound.detect:
         shutil.copytree(models / bound.base / "detect", folder / "detect")
     for row, reference in bound.references.items():

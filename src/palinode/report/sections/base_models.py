@@ -86,10 +86,13 @@ def view_unconditional(folder: Path) -> dict[str, Any]:
     gate = io.read_json(folder / "gate/gate.json")
     label = registry.lookup("fid_judge").label
     fid = f"{label} to the reference {gate['fid_judge']:.3g}, of real images {gate['fid_judge_real']:.3g}."
+    score = ""
+    if gate["inception_score"] is not None:
+        score = f"Inception Score {gate['inception_score']:.3g}, of real images {gate['inception_score_real']:.3g}."
     hits = share(gate["hits"], gate["samples"])
     return {
         "lead": "A pixel model without conditions.",
-        "judge": f"{describe_judge(folder)} {fid}".strip(),
+        "judge": f"{describe_judge(folder)} {fid} {score}".strip(),
         "heads": ["share of samples"],
         "rows": [("repeated images", "what it should have memorized", [show_share(hits)])],
         "limits": gate["limits"],

@@ -12,7 +12,8 @@ from palinode.core.io import absence, atomic, read_array, read_json, write_array
 from palinode.core.work import Work
 from palinode.data.captions import Caption
 from palinode.data.prompt_sets import PromptSets
-from palinode.metrics import concept_metrics, integrity, pieces
+from palinode.metrics import concept_metrics, integrity, pieces, second_judge
+from palinode.metrics.features import EfficientNetLite0
 from palinode.params.stage_settings import EvaluateConcept
 
 NOT_REAL = "there are no real pictures of what the retained prompts ask for"
@@ -34,6 +35,10 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
     lpips: integrity.Distance | str = concept_metrics.NO_TRUNK
     if settings.lpips_trunk:
         lpips = integrity.lpips_alex(settings.lpips_trunk)
+    network = EfficientNetLite0()
+    second: second_judge.TargetLooker | str | None = absence(work.input("second-judge"))
+    if second is None:
+        second = second_judge.look_for(second_judge.load(work.input("second-judge"), network), settings.target)
     oracle = references / "oracle"
     context = concept_metrics.Context(
         samples=_split(samples, sets.all),
@@ -45,6 +50,8 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
         retain=list(sets.retain),
         real=read_array(real) if real.exists() else NOT_REAL,
         classifier=concept_classifiers.load(work.input("judge"), settings.kind, settings.target),
+        second=second,
+        second_network=network,
         bootstrap=settings.bootstrap,
         lpips=lpips,
     )

@@ -23,6 +23,11 @@ CHUNK = 16  # pictures at a time
 Network = Callable[[Tensor], Tensor]
 
 
+def as_rgb(images: np.ndarray) -> np.ndarray:
+    """uint8 [N, H, W, 1 or 3] with three channels."""
+    return np.broadcast_to(images, (*images.shape[:3], 3))
+
+
 class SSCD:
     """A network [N, 3, 288, 288] -> [N, D] from a file.
 

@@ -1,0 +1,82 @@
+"""A concept task's part on second opinions: forgetting by two judges, integrity by two networks.
+
+Both are paired, the same pictures. A difference counts where the 95 % interval of its replicates leaves out 0.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from palinode.core.estimate import LEVEL
+from palinode.metrics import registry
+from palinode.metrics.registry import PROMPT_SETS
+from palinode.report.averages import Estimate
+from palinode.report.collect import Row, Task
+from palinode.report.tables import has_erased, show
+
+SECOND_NETWORK = "efficientnet_lite0"
+DIFFER = "≠"
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """heads: prompt sets; rows: of texts, a row's name first; differ: how many cells say that the two differ."""
+
+    heads: list[str]
+    rows: list[list[str]]
+    differ: int
+
+
+def view(task: Task) -> dict[str, Opinions] | None:
+    """What the template shows of a concept task that has a second judge; None of another."""
+    if not any(name.endswith("_second") for name in task.metrics):
+        return None
+    return {"judges": compare_judges(task), "networks": compare_networks(task)}
+
+
+def compare_judges(task: Task) -> Opinions:
+    """Of every row and forget set: UA by the first and by the second judge, and how often they agree."""
+    sets = [name for name in PROMPT_SETS if f"ua_{name}_second" in task.metrics]
+    rows = []
+    for row in task.rows:
+        cells = [show_pair(row, f"ua_{name}", f"ua_{name}_second", f"judges_agree_{name}") for name in sets]
+        rows.append([row.name, *cells])
+    return _gather(sets, rows)
+
+
+def compare_networks(task: Task) -> Opinions:
+    """Of every unlearned row that erased and every retained set: integrity by the judge and by the second network."""
+    sets = [name for name in PROMPT_SETS if f"integrity_{name}_{SECOND_NETWORK}" in task.metrics]
+    rows = []
+    for row in task.unlearned:
+        pairs = [(f"integrity_{name}_judge", f"integrity_{name}_{SECOND_NETWORK}") for name in sets]
+        cells = [show_pair(row, *pair) if has_erased(row) else "did not erase" for pair in pairs]
+        rows.append([row.name, *cells])
+    return _gather(sets, rows)
+
+
+def show_pair(row: Row, first: str, second: str, agree: str | None = None) -> str:
+    """Both values, a mark where they differ, and the share of pictures on which they agree, where it is asked for."""
+    one = row.estimate(first)
+    two = row.estimate(second)
+    if one.value is None or two.value is None:
+        return "–"
+    text = f"{show(one.value, registry.lookup(first))} / {show(two.value, registry.lookup(second))}"
+    if differ(one, two):
+        text += f" {DIFFER}"
+    if agree is None:
+        return text
+    return f"{text} ({show(row.estimate(agree).value, registry.lookup(agree))})"
+
+
+def differ(one: Estimate, two: Estimate) -> bool:
+    """Whether the paired difference of two estimates is not 0; False without replicates."""
+    if one.replicates is None or two.replicates is None:
+        return False
+    low, high = np.quantile(one.replicates - two.replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return not low <= 0 <= high
+
+
+def _gather(sets: list[str], rows: list[list[str]]) -> Opinions:
+    marked = sum(DIFFER in cell for cells in rows for cell in cells)
+    return Opinions([PROMPT_SETS[name] for name in sets], rows, marked)
