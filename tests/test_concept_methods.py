@@ -280,6 +280,18 @@ def test_a_generator_step_leaves_the_discriminator(model, batch):
         assert any(not torch.equal(v, before[k]) for k, v in method._adversary.net.state_dict().items())
 
 
+def test_what_a_discriminator_tells_right_is_logged_by_quarter_of_t():
+    right = torch.tensor([1.0, 0.5, 0.0, 0.25])
+    shares = _discriminator.share_by_quarter(right, torch.tensor([0, 249, 999, 500]), 1000)
+    assert shares == {"discriminator_1": 0.75, "discriminator_3": 0.25, "discriminator_4": 0.0}
+    net = torch.nn.Conv2d(1, 1, 1)
+    torch.nn.init.ones_(net.weight)
+    torch.nn.init.zeros_(net.bias)
+    below, above = -torch.ones(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
+    above[1, 0, 0] = -1  # half of the target's patches look like the anchor's
+    assert _discriminator.Adversary(net, 1e-3, leak=False).step(below, above).tolist() == [1.0, 0.75]
+
+
 @pytest.mark.parametrize("leak", [False, True])
 def test_doco_trains_its_discriminator_alone_while_warming_up(model, data, tmp_path, monkeypatch, leak):
     """No gradient reaches the model, and none leaks into the discriminator."""
@@ -290,6 +302,7 @@ def test_doco_trains_its_discriminator_alone_while_warming_up(model, data, tmp_p
     with Scratch("doco", []) as scratch:
         history = train(model, method, batches, training(steps=5), scratch, "doco")
     assert torch.equal(start, model.weights()) and not any("loss_adversary" in line for line in history)
+    assert any(key.startswith("discriminator_") for line in history for key in line), "what it tells right is logged"
     assert model.nfe == {"forward": 2 * 5 * 4, "backward": 0}
     apart = begun("doco", model, warmup=10)
     for step in range(5):

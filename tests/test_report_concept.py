@@ -9,7 +9,7 @@ from test_report_collect import REPOSITORY, make_rows, make_run, metric, setting
 
 from palinode.core import io
 from palinode.params.stage_settings import ReportSettings, ReportTask
-from palinode.report import build, claims, collect, page, tables, task_view
+from palinode.report import build, claims, collect, loss_curves, page, tables, task_view
 from palinode.report.reference_tables import read_mapping, read_tables
 from palinode.report.sections import equal_footing, second_opinions
 
@@ -150,6 +150,21 @@ def test_rows_at_equal_footing_are_shown_where_they_were_compared(built):
     assert html.count("At equal forgetting") == 1 and "mnist-zero-strengths-" in html
     assert "P(behind the best)" in html
     path.unlink()
+
+
+def test_what_a_discriminator_tells_right_is_drawn_by_quarter(tmp_path):
+    (task,) = collect.collect(settings(tasks=[write(tmp_path)]), tmp_path)
+    assert loss_curves.draw_discriminators(task) is None
+    lines: list[dict] = [{"step": step, "discriminator_1": 0.9} for step in range(9)]
+    for line in lines[1::2]:
+        line["discriminator_4"] = 0.5
+    io.write_csv(tmp_path / "out/cells/mnist-zero/0/salun/0/training/training.csv", lines)
+    log = loss_curves.read_logs(task, loss_curves.TOLD)["salun"]
+    assert log["1"].steps == list(range(9)) and log["4"].steps == [1, 3, 5, 7]
+    svg = loss_curves.draw_discriminators(task)
+    assert "salun" in svg and "nearly all noise" in svg and "second" not in svg
+    papers = {table["id"]: table for table in read_tables(REPOSITORY / "reference")}
+    assert svg == task_view.view(task, papers, read_mapping(REPOSITORY / "reference"), None)["discriminators"]
 
 
 def test_the_page_shows_a_strip_a_prompt_set(built):

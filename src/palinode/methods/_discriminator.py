@@ -54,14 +54,17 @@ class Adversary:
         self.net.requires_grad_(self.leak)
         return bce_to(self.net(shown), 0.0)
 
-    def step(self, anchor: Tensor, target: Tensor) -> None:
-        """One step of the discriminator's own."""
+    def step(self, anchor: Tensor, target: Tensor) -> Tensor:
+        """One step of the discriminator's own; the share of patches that it told right before it, [B]."""
         if not self.leak:
             self.adam.zero_grad()
         self.net.requires_grad_(True)
-        (bce_to(self.net(anchor), 0.0) + bce_to(self.net(target), 1.0)).backward()
+        of_anchor = self.net(anchor)
+        of_target = self.net(target)
+        (bce_to(of_anchor, 0.0) + bce_to(of_target, 1.0)).backward()
         self.adam.step()
         self.adam.zero_grad()
+        return ((of_anchor < 0).float() + (of_target > 0).float()).flatten(1).mean(1) / 2
 
     def state_dict(self) -> dict[str, Any]:
         return {"net": self.net.state_dict(), "adam": self.adam.state_dict()}
@@ -69,6 +72,13 @@ class Adversary:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
         self.adam.load_state_dict(state["adam"])
+
+
+def share_by_quarter(right: Tensor, t: Tensor, total: int) -> dict[str, float]:
+    """Means of right [B] over the quarters of 0..total-1 that t [B] falls in, by name; no quarter without a sample."""
+    quarters = t * 4 // total
+    present = sorted(set(quarters.tolist()))
+    return {f"discriminator_{quarter + 1}": float(right[quarters == quarter].mean()) for quarter in present}
 
 
 def create(

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from palinode.methods import ConceptBatchLike, Method, Source, _discriminator
-from palinode.methods._discriminator import Adversary, Norm
+from palinode.methods._discriminator import Adversary, Norm, share_by_quarter
 from palinode.methods._gradients import project, project_as_published
 from palinode.models.denoiser import Denoiser
 from palinode.models.text_to_image import first_token_detached
@@ -71,6 +71,8 @@ class DoCo(Method):
         self._adversary = Adversary(net, self.rate, self.leak)
         self._original = model.frozen()
         self._sizes = [p.numel() for p in model.trainable()]
+        self._total = len(model.schedule)
+        self._right: dict[str, float] = {}  # by quarter of t, what the discriminator told right in its last step
         self._step = 0
 
     def losses(self, model: Denoiser, batch: ConceptBatchLike) -> dict[str, Tensor]:
@@ -82,6 +84,7 @@ class DoCo(Method):
         with first_token_detached(model.net, self.bos_detach), torch.set_grad_enabled(not warming):
             target = self._show(model, m_t, batch.t, model.predict(m_t, batch.t, batch.c_a))
         self._target = target.detach()
+        self._t = batch.t
         if warming:
             return {}
         losses = {"adversary": self._adversary.generator_loss(target)}
@@ -98,23 +101,25 @@ class DoCo(Method):
 
     def combine(self, grads: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, float]]:
         if not grads:
-            return None, {}
+            return None, self._right
         if self.retain == "none":
-            return grads["adversary"], {}
+            return grads["adversary"], self._right
         if self.retain == "sum":
-            return grads["adversary"] + self.weight * grads["anchor"], {}
+            return grads["adversary"] + self.weight * grads["anchor"], self._right
         rule = project_as_published if self.retain == "published" else project
         sizes = [sum(self._sizes)] if self.retain == "project-all" else self._sizes
         g, conflicting = rule(grads["adversary"], grads["anchor"], sizes)
-        return g, {"conflicting": conflicting}
+        return g, {"conflicting": conflicting, **self._right}
 
     def after_step(self) -> None:
-        self._adversary.step(self._anchor, self._target)
+        right = self._adversary.step(self._anchor, self._target)
+        self._right = share_by_quarter(right, self._t, self._total)
         self._step += 1
 
     def state_dict(self) -> dict[str, Any]:
-        return {"adversary": self._adversary.state_dict(), "step": self._step}
+        return {"adversary": self._adversary.state_dict(), "step": self._step, "right": self._right}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._adversary.load_state_dict(state["adversary"])
         self._step = state["step"]
+        self._right = state["right"]

@@ -22,6 +22,8 @@ MEANINGS = {
 }
 COLOURS = dict(zip(MEANINGS, figures.COLOURS, strict=False))
 PREFIX = "loss_"
+TOLD = "discriminator_"  # prefix of the shares that a discriminator told right, by quarter of the time steps
+QUARTERS = ("t in the first quarter: little noise", "second", "third", "last: nearly all noise")
 ACROSS = 4  # panels beside one another
 WIDE = 30  # from this ratio of values on, an axis is logarithmic
 LARGE = 1e3  # the same for a loss that is not positive throughout
@@ -38,21 +40,21 @@ class Curve:
 Log = dict[str, Curve]  # what one cell logged, by the name of the loss
 
 
-def read_log(cell: Cell) -> Log:
-    """The losses of a cell; none where its method logs none."""
+def read_log(cell: Cell, prefix: str = PREFIX) -> Log:
+    """The losses of a cell, or what else has a prefix; none where its method logs none."""
     records = read_csv(cell.folder / "training" / "training.csv")
-    names = [name for name in records[0] if name.startswith(PREFIX)] if records else []
+    names = [name for name in records[0] if name.startswith(prefix)] if records else []
     log = {}
     for name in names:
         logged = [record for record in records if record[name]]
         values = np.array([float(record[name]) for record in logged])
-        log[name.removeprefix(PREFIX)] = Curve([int(float(record["step"])) for record in logged], values)
+        log[name.removeprefix(prefix)] = Curve([int(float(record["step"])) for record in logged], values)
     return {name: curve for name, curve in log.items() if curve.steps}
 
 
-def read_logs(task: Task) -> dict[str, Log]:
+def read_logs(task: Task, prefix: str = PREFIX) -> dict[str, Log]:
     """Row -> the log of its first subject and seed; rows without one are left out."""
-    logs = {row.name: read_log(cell) for row in task.unlearned if (cell := first_cell(row))}
+    logs = {row.name: read_log(cell, prefix) for row in task.unlearned if (cell := first_cell(row))}
     return {name: log for name, log in logs.items() if log}
 
 
@@ -92,6 +94,25 @@ def draw_panel(ax: Any, row: str, log: Log) -> None:
         ax.set_yscale("symlog")
     ax.set_title(row)
     ax.tick_params(labelsize=8)
+
+
+def draw_discriminators(task: Task) -> str | None:
+    """One panel a row with a discriminator: the share of patches told right, by quarter of the time steps."""
+    logs = read_logs(task, TOLD)
+    if not logs:
+        return None
+    with figures.figure(3.6 * len(logs), 2.9, ncols=len(logs), squeeze=False) as (fig, axes):
+        for ax, (row, log) in zip(axes.flat, logs.items(), strict=True):
+            for quarter, curve in sorted(log.items()):
+                number = int(quarter) - 1
+                told = 100 * figures.running_mean(curve.values)
+                ax.plot(curve.steps, told, color=figures.COLOURS[number], linewidth=1.4, label=QUARTERS[number])
+            ax.axhline(50, color=figures.GREY, linewidth=0.7, linestyle=figures.DASHED)
+            ax.set(title=row, xlabel="step", ylim=(0, 105))
+        axes[0, 0].set_ylabel("patches told right (%)")
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+        title = "What the discriminator tells right, by quarter of the time steps"
+        return figures.inline_svg(fig, f"{task.name}-discriminators", title)
 
 
 def list_names(logs: dict[str, Log]) -> list[str]:

@@ -35,6 +35,7 @@ def view(task: Task, papers: dict[str, dict], mapping: dict, contact: bytes | No
         "fronts": [Markup(svg) for svg in fronts.draw_fronts(task)],
         "curves": Markup(curves) if curves else None,
         "losses": loss_curves.describe_losses(task),
+        "discriminators": Markup(told) if (told := loss_curves.draw_discriminators(task)) else None,
         "prompts": prompt_results.view(task) if task.kind == "prompts" else None,
         "opinions": second_opinions.view(task) if task.kind == "concept" else None,
         "equal": mark_figure(equal_footing.view(task)),

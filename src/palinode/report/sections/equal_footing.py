@@ -149,7 +149,7 @@ def show_kept(item: dict, metric: str) -> str:
 
 @contextmanager
 def draw_panels(comparison: dict) -> Iterator[Any]:
-    """A panel a metric, one line a row over its strengths, levels marked; the paper's points have a panel of their own."""
+    """A panel a metric, one line a row over its strengths, levels marked; the paper's points in a panel beside."""
     front = FRONTS[comparison["kind"]]
     shown = [metric for metric in front.up if metric in comparison["points"][0]]
     count = len(shown) + bool(comparison.get("paper"))
