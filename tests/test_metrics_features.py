@@ -47,6 +47,8 @@ def test_efficientnet(images):
     network = features.EfficientNetLite0()
     assert torch.equal(torch.get_rng_state(), before)
     assert network.features(images).shape == (9, 1280) and network.logits(images).shape == (9, 1000)
-    assert [tuple(layer.shape[1:]) for layer in network.layers(images)] == [
+    layers = network.layers(images)
+    assert [tuple(layer.shape[1:]) for layer in layers] == [
         (16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4), (320, 2, 2),
     ]  # fmt: skip
+    np.testing.assert_allclose(network.pool(layers[-1]).numpy(), network.features(images), atol=1e-6)

@@ -5,9 +5,11 @@ the first judge may be wrong. Only the regression is stored, since the network i
 """
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from palinode.classifiers.scene_pictures import halves
 from palinode.core.errors import UserError
@@ -15,11 +17,18 @@ from palinode.core.images import to_images, to_model
 from palinode.core.io import read_arrays, write_arrays
 from palinode.data.captions import STYLES, Caption
 from palinode.data.scenes import EmojiCorpus
-from palinode.metrics.features import Backbone
 
 BATCH = 256  # pictures
 RIDGE = 1.0  # penalty on standardised features
 FILE = "second-judge.npz"
+
+
+class Network(Protocol):
+    """A fixed network over uint8 images [N, H, W, C]; see `features.EfficientNetLite0`."""
+
+    def layers(self, images: np.ndarray) -> list[Tensor]: ...
+
+    def pool(self, last: Tensor) -> Tensor: ...
 
 
 class Probe:
@@ -48,12 +57,12 @@ class Probe:
 class SecondJudge:
     """A probe for each question ("concept", "style", "class") on one network."""
 
-    def __init__(self, network: Backbone, probes: dict[str, Probe]):
+    def __init__(self, network: Network, probes: dict[str, Probe]):
         self.network = network
         self.probes = probes
 
     @classmethod
-    def fit(cls, network: Backbone, images: np.ndarray, labels: dict[str, np.ndarray]) -> "SecondJudge":
+    def fit(cls, network: Network, images: np.ndarray, labels: dict[str, np.ndarray]) -> "SecondJudge":
         """images: uint8 [N, H, W, C]; labels: classes int [N] by question."""
         description = describe(network, images)
         return cls(network, {question: Probe.fit(description, classes) for question, classes in labels.items()})
@@ -73,7 +82,7 @@ class SecondJudge:
         write_arrays(folder / FILE, arrays)
 
 
-def load(folder: Path, network: Backbone) -> SecondJudge:
+def load(folder: Path, network: Network) -> SecondJudge:
     """What `save` wrote; UserError when it is missing, damaged or of another network."""
     arrays = read_arrays(folder / FILE)
     questions = [name.removesuffix("_weights") for name in arrays if name.endswith("_weights")]
@@ -114,13 +123,14 @@ def look_for(judge: SecondJudge, target: str | int) -> TargetLooker:
     return TargetLooker(judge, "concept", list(EmojiCorpus.read().concepts).index(str(target)))
 
 
-def describe(network: Backbone, images: np.ndarray) -> np.ndarray:
+def describe(network: Network, images: np.ndarray) -> np.ndarray:
     """[N, D]: mean and deviation over the picture of every channel of every layer, and the pooled features."""
-    moments = []
+    parts = []
     for first in range(0, len(images), BATCH):
         layers = network.layers(images[first : first + BATCH])
-        moments.append(torch.cat([stat for layer in layers for stat in (layer.mean((2, 3)), layer.std((2, 3)))], 1))
-    return np.hstack([torch.cat(moments).cpu().numpy(), network.features(images)])
+        moments = [stat for layer in layers for stat in (layer.mean((2, 3)), layer.std((2, 3)))]
+        parts.append(torch.cat([*moments, network.pool(layers[-1])], 1))
+    return torch.cat(parts).cpu().numpy()
 
 
 def _standardise(x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
