@@ -59,7 +59,7 @@ tune: $(STAMP) ## search for learning rates on validation tasks: ARGS='TASK ROW'
 norms: $(STAMP) ## measure the constant norm of SISS's rows on a task's validation task: ARGS=TASK
 	$(RUN) python tools/norms.py $(ARGS)
 
-strengths: $(STAMP) ## compare concept rows at equal forgetting: ARGS='TASK REVISION ...', see tools/strengths.py
+strengths: $(STAMP) ## compare rows at equal forgetting, and at equal quality: ARGS='TASK REVISION ...', see tools/strengths.py
 	$(RUN) python tools/strengths.py $(ARGS)
 
 readme: $(STAMP) ## write METHODS.md and the numbers of the published results into the documents

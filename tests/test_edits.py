@@ -216,6 +216,8 @@ def test_a_setting_reruns_what_reads_it_alone():
     assert list_changed("base_models/mnist-class/gate", {"each": 50}) == {"gate/mnist-class"}
     assert list_changed("image_tasks/tshirt/sample", {"count": 512}) == {"sample-images/tshirt"}
     assert list_changed("image_tasks/tshirt/evaluate", {"bootstrap": 100}) == {"evaluate-images/tshirt"}
+    cells = {f"unlearn-images/tshirt/{row}" for row in shipped["images"]["rows"]}
+    assert list_changed("images/lr_multiplier", 2.0) == cells | {"report"}
     oracle = {"pretrain/mnist-class", "pretrain/mnist-class-without-0"}
     pretraining = shipped["base_models"]["mnist-class"]["pretrain"] | {"steps": 10}
     assert list_changed("base_models/mnist-class/pretrain", pretraining) == oracle

@@ -143,7 +143,8 @@ def test_what_was_chosen_is_chosen_by_the_rule(shipped, kind):
 
 @pytest.mark.parametrize("kind", ["concept", "prompts"])
 def test_learning_rates_are_the_winners_of_the_search(shipped, kind):
-    assert shipped.concept.lr_multiplier == 1
+    for swept in (shipped.images, shipped.concept):
+        assert swept.lr_multiplier == 1 and "lr_multiplier" in swept.model_fields_set, "DVC sets keys that are there"
     searches = read_searches(kind)
     enabled = shipped.enabled(kind)
     for task in enabled.tasks:

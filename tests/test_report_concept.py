@@ -5,11 +5,21 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from test_report_collect import REPOSITORY, make_rows, make_run, metric, settings, write_evaluation, write_losses
+from test_report_collect import (
+    REPOSITORY,
+    absent,
+    make_rows,
+    make_run,
+    metric,
+    settings,
+    write_evaluation,
+    write_losses,
+)
 
 from palinode.core import io
 from palinode.params.stage_settings import ReportSettings, ReportTask
 from palinode.report import build, claims, collect, loss_curves, page, tables, task_view
+from palinode.report.averages import Estimate
 from palinode.report.reference_tables import read_mapping, read_tables
 from palinode.report.sections import equal_footing, second_opinions
 
@@ -105,7 +115,7 @@ def test_second_opinions_are_shown_and_marked_where_they_differ(built):
     root, task, _ = built
     shown = second_opinions.view(task)
     judges = {cells[0]: cells[1:] for cells in shown["judges"].rows}
-    assert shown["judges"].heads == ["training prompts"] and shown["judges"].differ == 1
+    assert shown["judges"].heads == ["training prompts"]
     assert judges["uce"] == ["85 / 65 ≠ (80)"] and judges["salun"] == ["95 / 95 (100)"]
     networks = {cells[0]: cells[1:] for cells in shown["networks"].rows}
     assert networks == {
@@ -114,11 +124,25 @@ def test_second_opinions_are_shown_and_marked_where_they_differ(built):
         "erasediff-rl": ["0.70 / 0.70"],
         "uce": ["0.50 / 0.50"],
     }
+    unsure = Estimate(0.5, replicates=np.full(9, np.nan))
+    assert not second_opinions.differ(unsure, Estimate(0.9, replicates=np.full(9, 0.9)))
     html = (root / "report/index.html").read_text()
     assert "Second opinions" in html and "85 / 65 ≠ (80)" in html and "0.60 / 0.50 ≠" in html
 
 
-def test_rows_at_equal_footing_are_shown_where_they_were_compared(built):
+def test_a_task_without_a_second_judge_has_no_second_opinions(tmp_path):
+    run = settings(tasks=[write(tmp_path)])
+    for path in tmp_path.glob("out/cells/**/metrics.json"):
+        entries = io.read_json(path)
+        for name in entries:
+            if name.endswith("_second") or name.startswith(("judges_agree", "integrity_near_eff")):
+                entries[name] = absent("there is none")
+        io.write_json(path, entries)
+    (task,) = collect.collect(run, tmp_path)
+    assert second_opinions.view(task) is None
+
+
+def test_rows_on_an_equal_footing_are_shown_where_they_were_compared(built):
     root, task, _ = built
     assert equal_footing.view(task) is None
     assert "At equal forgetting" not in (root / "report/index.html").read_text()
@@ -162,7 +186,7 @@ def test_what_a_discriminator_tells_right_is_drawn_by_quarter(tmp_path):
     log = loss_curves.read_logs(task, loss_curves.TOLD)["salun"]
     assert log["1"].steps == list(range(9)) and log["4"].steps == [1, 3, 5, 7]
     svg = loss_curves.draw_discriminators(task)
-    assert "salun" in svg and "nearly all noise" in svg and "second" not in svg
+    assert "salun" in svg and "nearly all noise" in svg and "finetune" not in svg
     papers = {table["id"]: table for table in read_tables(REPOSITORY / "reference")}
     assert svg == task_view.view(task, papers, read_mapping(REPOSITORY / "reference"), None)["discriminators"]
 

@@ -72,7 +72,10 @@ def test_what_is_stored_judges_as_before(judge, tmp_path):
     with np.load(tmp_path / second_judge.FILE) as stored:
         arrays = {name: stored[name] for name in stored if name != "style_mean"}
     np.savez(tmp_path / second_judge.FILE, **arrays)
-    with pytest.raises(UserError, match="'style_mean' is missing"):
+    with pytest.raises(UserError, match="style_mean is missing"):
+        second_judge.load(tmp_path, Plain())
+    np.savez(tmp_path / second_judge.FILE, other=np.zeros(1))
+    with pytest.raises(UserError, match="weights is missing"):
         second_judge.load(tmp_path, Plain())
 
 

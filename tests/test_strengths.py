@@ -130,6 +130,20 @@ def test_rows_that_forget_images_are_compared_at_equal_forgetting_and_at_equal_q
     assert draw(comparison) == draw(comparison)
 
 
+def test_rows_that_never_cross_in_one_replicate_are_not_ranked():
+    """The first crosses in the estimates and in one half of the replicates, the second in the other half."""
+    question = equal_footing.QUESTIONS["images"]["forgetting"]
+    sides = np.array([0.0, 1.0, 1.0, -1.0, -1.0])
+
+    def curve(sign: float) -> dict[str, np.ndarray]:
+        nll = np.array([[3.0] * 5, 6.5 + sign * sides])
+        return {"strength": np.array([[1.0], [2.0]]), "nll_forget": nll, "inception_score_judge": np.full((2, 5), 9.0)}
+
+    one, two = strengths.match({"a": curve(1.0), "b": curve(-1.0)}, question, 6.0)
+    assert one["reached"] == two["reached"] == 0.5
+    assert two["behind"] is None and equal_footing.build_row(two, ["inception_score_judge"])[-1] == "–"
+
+
 def test_the_papers_points_are_those_of_its_table():
     points = {point["row"]: (point["across"], point["up"]) for point in strengths.read_paper(ROOT / "reference")}
     assert points["siss_0.5"] == (8.09, 9.2) and points["pretrained"] == (1.0, 9.6)
@@ -142,6 +156,8 @@ def test_runs_that_cannot_be_compared_are_refused():
         strengths.compare([first, second])
     with pytest.raises(UserError, match="a: two revisions have the same strength"):
         strengths.compare([first, first])
+    with pytest.raises(UserError, match="no row was unlearned"):
+        strengths.compare([make_concept_run(1.0, [])])
     missing = Row("a", [Cell("0", 0, Path("cell"), absent="not run")])
     with pytest.raises(UserError, match="a: ua_training_prompts is absent: not run"):
         strengths.compare([make_concept_run(1.0, [missing])])

@@ -11,7 +11,7 @@ level, in the estimates and in each paired bootstrap replicate:
 
 - concept tasks at equal forgetting: UA on the training prompts;
 - images tasks at equal forgetting, the NLL that the oracle gives the forget image, and at equal quality, a share of the
-  base's Inception Score lost. What a claim says stands in `report/sections/equal_footing.py`.
+  base's Inception Score lost. What rows are held equal in stands in `report/sections/equal_footing.py`.
 
 Writes results/strengths/TASK.json and TASK.png, which the report and the docs show.
 """
@@ -154,6 +154,8 @@ def make_curves(runs: list[Run]) -> dict[str, Curve]:
     if len({tuple(run.seeds) for run in runs}) > 1:
         raise UserError("the revisions were run with different seeds")
     names = dict.fromkeys(row.name for run in runs for row in run.rows)
+    if not names:
+        raise UserError("no row was unlearned in any of the revisions")
     curves = {name: make_curve(name, runs) for name in names}
     first = next(iter(curves.values()))
     shared = [metric for metric in first if all(metric in curve for curve in curves.values())]
@@ -228,8 +230,8 @@ def match(curves: dict[str, Curve], question: Question, level: float) -> list[di
     """[{row, strengths, reached, metric: {value, lo, hi}, behind}], what each row keeps where it reaches the level.
 
     reached: share of the replicates in which the row crosses the level between its strengths; behind: of those where
-    both do, the share in which the row that is best is ahead. Rows that do not cross it in the estimates have the
-    reason `outside` instead.
+    both do, the share in which the row that is best is ahead, None if there is no such replicate. Rows that do not
+    cross it in the estimates have the reason `outside` instead.
     """
     matched = []
     ranked = {}
@@ -249,7 +251,8 @@ def match(curves: dict[str, Curve], question: Question, level: float) -> list[di
     for entry in matched:
         if best is not None and entry["row"] in ranked and entry["row"] != best:
             ahead = ranked[best][1:] - ranked[entry["row"]][1:]
-            entry["behind"] = float(np.mean(ahead[~np.isnan(ahead)] > 0))
+            both = ~np.isnan(ahead)
+            entry["behind"] = float(np.mean(ahead[both] > 0)) if both.any() else None
     return matched
 
 
@@ -272,7 +275,9 @@ def read_paper(root: Path) -> list[dict[str, Any]]:
 
 
 def summarise(values: np.ndarray) -> dict[str, float]:
-    """The estimate, which comes first, with the interval of its replicates."""
+    """The estimate, which comes first, with the interval of its replicates; the estimate alone where none has one."""
+    if np.isnan(values[1:]).all():
+        return {"value": values[0], "lo": values[0], "hi": values[0]}
     lo, hi = np.nanquantile(values[1:], [0.025, 0.975])
     return {"value": values[0], "lo": lo, "hi": hi}
 

@@ -59,6 +59,7 @@ def narrow(loaded: Params, kind: str, task: str, rows: dict[str, Row]) -> Params
         # A second process would be started in another folder than this script.
         "runtime": loaded.runtime.model_copy(update={"processes": 1}),
         "attacks": loaded.attacks.model_copy(update={"tasks": [], "rows": []}),
+        "counts": loaded.counts.model_copy(update={"tasks": [], "rows": []}),
     }
     return loaded.model_copy(update=update)
 

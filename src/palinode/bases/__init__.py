@@ -1,4 +1,5 @@
-"""Base models, which unlearning starts from: one folder a kind, one file a verb (prepare, judge, pretrain, gate)."""
+"""Base models, which unlearning starts from: one folder a kind, one file a verb (prepare, judge, pretrain, gate,
+second_judge)."""
 
 import importlib
 from types import ModuleType

@@ -204,8 +204,8 @@ def measure_denoising(context: Context, name: str) -> list[Metric]:
 def measure_denoising_by_ssim(context: Context) -> list[Metric]:
     """The same by SSIM, which knows no classes: a judge of digits is blind to clothing."""
     restored = context.restored
-    distances = integrity.ssim()(restored, forgetting.pair_with(restored, context.forget))
-    return _summarise_denoising(context, 1 - distances.numpy())
+    originals = forgetting.pair_with(restored, context.forget)
+    return _summarise_denoising(context, 1 - integrity.measure_pairs(integrity.ssim(), restored, originals))
 
 
 def measure_denoising_by_sscd(context: Context) -> list[Metric]:

@@ -21,6 +21,7 @@ from palinode.data.scenes import EmojiCorpus
 BATCH = 256  # pictures
 RIDGE = 1.0  # penalty on standardised features
 FILE = "second-judge.npz"
+PARTS = ("mean", "std", "weights")  # of a probe
 
 
 class Network(Protocol):
@@ -44,10 +45,11 @@ class Probe:
         """Regress the indicators of classes, int [N], on standardised features [N, D]; stored as float32."""
         mean = x.mean(0, dtype=np.float64)
         std = x.std(0, dtype=np.float64) + 1e-6
-        a = _standardise(x, mean, std)
-        targets = np.eye(labels.max() + 1)[labels]
-        weights = np.linalg.solve(a.T @ a + RIDGE * np.eye(a.shape[1]), a.T @ targets)
-        return cls(mean.astype(np.float32), std.astype(np.float32), weights.astype(np.float32))
+        # By torch, whose threads are those of the stage: NumPy would take all cores, and round as their number says.
+        a = torch.from_numpy(_standardise(x, mean, std))
+        targets = torch.eye(int(labels.max()) + 1, dtype=torch.float64)[torch.from_numpy(labels)]
+        weights = torch.linalg.solve(a.T @ a + RIDGE * torch.eye(a.shape[1], dtype=torch.float64), a.T @ targets)
+        return cls(mean.astype(np.float32), std.astype(np.float32), weights.float().numpy())
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Classes, int [N]."""
@@ -75,22 +77,19 @@ class SecondJudge:
     def save(self, folder: Path) -> None:
         """Write the probes into a folder that exists."""
         arrays = {
-            f"{question}_{part}": getattr(probe, part)
-            for question, probe in self.probes.items()
-            for part in ("mean", "std", "weights")
+            f"{question}_{part}": getattr(probe, part) for question, probe in self.probes.items() for part in PARTS
         }
         write_arrays(folder / FILE, arrays)
 
 
 def load(folder: Path, network: Network) -> SecondJudge:
-    """What `save` wrote; UserError when it is missing, damaged or of another network."""
+    """What `save` wrote; UserError when it is missing or damaged."""
     arrays = read_arrays(folder / FILE)
     questions = [name.removesuffix("_weights") for name in arrays if name.endswith("_weights")]
-    try:
-        probes = {name: Probe(*(arrays[f"{name}_{part}"] for part in ("mean", "std", "weights"))) for name in questions}
-    except KeyError as error:
-        raise UserError(f"cannot read the second judge in {folder}: {error} is missing") from None
-    return SecondJudge(network, probes)
+    missing = [f"{name}_{part}" for name in questions for part in PARTS if f"{name}_{part}" not in arrays]
+    if missing or not questions:
+        raise UserError(f"cannot read the second judge in {folder}: {(missing or ['weights'])[0]} is missing")
+    return SecondJudge(network, {name: Probe(*(arrays[f"{name}_{part}"] for part in PARTS)) for name in questions})
 
 
 class TargetLooker:

@@ -13,7 +13,6 @@ from palinode.params.bases import (
     TextGate,
 )
 from palinode.params.concept_tasks import ConceptSample, Name
-from palinode.params.counts import Counts
 from palinode.params.fields import Int, Settings, Trainable, Training
 from palinode.params.image_tasks import Evaluate, Sample
 from palinode.params.prompt_tasks import PromptChoice, PromptSample, PromptSplit
@@ -248,10 +247,14 @@ class EvaluateImages(Named):
 
 
 class CountImages(Named):
-    """steps: of the sampler; it is DDPM."""
+    """count, look, far, chunk: as in `Counts`; steps, precision: of the sampler, which is DDPM."""
 
-    counts: Counts
+    count: int
+    look: int
+    far: float
+    chunk: int
     steps: int
+    precision: Literal["fp32", "bf16"]
 
 
 class EvaluateConcept(Named):

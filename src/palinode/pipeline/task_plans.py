@@ -51,7 +51,14 @@ def _plan_images(params: Params, name: str, task: ImageTask) -> Iterator[Staged]
     yield "sample", name, s.SampleImages(**common, sample=task.sample), (), ()
     yield "evaluate", name, s.EvaluateImages(**common, evaluate=task.evaluate), (), ()
     if name in params.counts.tasks:
-        yield "count", name, s.CountImages(**common, counts=params.counts, steps=task.sample.steps), (), ()
+        # Not the lists: a further row leaves the others as they are.
+        counted = s.CountImages(
+            **common,
+            **params.counts.model_dump(include={"count", "look", "far", "chunk"}),
+            steps=task.sample.steps,
+            precision=task.sample.precision,
+        )
+        yield "count", name, counted, (), ()
     for row in params.images.rows:
         yield _plan_unlearning(params, "images", name, row)
 
@@ -213,7 +220,7 @@ def plan_report(params: Params) -> s.ReportSettings:
         for name in enabled.tasks:
             rows = {row: _report_row(params, kind, name, row) for row in enabled.rows}
             shown.append(s.ReportTask(name=name, kind=kind, subjects=list(enabled.subjects), rows=rows))
-    order = {"class": 0, "text": 1}
+    order = {"unconditional": 0, "class": 1, "text": 2}
     bases = [s.ReportBase(name=base, kind=params.recipe(base).kind) for base in params.bases]
     counts = params.counts
     counted = [
@@ -226,7 +233,7 @@ def plan_report(params: Params) -> s.ReportSettings:
         root_seed=params.root_seed,
         seeds=params.seeds,
         tasks=shown,
-        bases=sorted((base for base in bases if base.kind in order), key=lambda base: order[base.kind]),
+        bases=sorted(bases, key=lambda base: order[base.kind]),
         detected=params.detection.bases,
         counted=counted,
         attacked=[s.Attacked(task=task, row=row, attacks=list(params.attacks.attacks)) for task, row in attacked],

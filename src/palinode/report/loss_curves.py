@@ -106,11 +106,13 @@ def draw_discriminators(task: Task) -> str | None:
             for quarter, curve in sorted(log.items()):
                 number = int(quarter) - 1
                 told = 100 * figures.running_mean(curve.values)
-                ax.plot(curve.steps, told, color=figures.COLOURS[number], linewidth=1.4, label=QUARTERS[number])
+                ax.plot(curve.steps, told, color=figures.COLOURS[number], linewidth=1.4)
             ax.axhline(50, color=figures.GREY, linewidth=0.7, linestyle=figures.DASHED)
             ax.set(title=row, xlabel="step", ylim=(0, 105))
         axes[0, 0].set_ylabel("patches told right (%)")
-        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+        colours = figures.COLOURS[: len(QUARTERS)]
+        lines = [axes[0, 0].plot([], [], color=colour, linewidth=1.4)[0] for colour in colours]
+        fig.legend(lines, QUARTERS, loc="outside lower center", ncols=2, frameon=False)
         title = "What the discriminator tells right, by quarter of the time steps"
         return figures.inline_svg(fig, f"{task.name}-discriminators", title)
 

@@ -58,7 +58,7 @@ QUESTIONS = {
             where="At UA {level:.0%} on training prompts",
             kept=CONCEPT_KEPT,
             ranked="integrity_near_judge",
-            best="with the highest integrity of near things",
+            best="with the highest integrity of near things, by the judge,",
         )
     },
     "images": {
@@ -138,7 +138,9 @@ def build_row(entry: dict, metrics: list[str]) -> list[str]:
     place = "{value:.2f} [{lo:.2f}, {hi:.2f}]".format(**entry["strength"]).replace("-", "−")
     if entry["reached"] < 1:
         place += f" (in {entry['reached']:.0%} of the replicates)"
-    behind = "best" if "behind" not in entry else f"{entry['behind']:.0%}"
+    behind = "best"
+    if "behind" in entry:
+        behind = "–" if entry["behind"] is None else f"{entry['behind']:.0%}"
     return [*cells, place, *(show_kept(entry[metric], metric) for metric in metrics), behind]
 
 

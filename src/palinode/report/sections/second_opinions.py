@@ -20,23 +20,21 @@ DIFFER = "≠"
 
 @dataclass(frozen=True)
 class Opinions:
-    """heads: prompt sets; rows: of texts, a row's name first; differ: how many cells say that the two differ."""
+    """heads: prompt sets; rows: of texts, a row's name first."""
 
     heads: list[str]
     rows: list[list[str]]
-    differ: int
 
 
-def view(task: Task) -> dict[str, Opinions] | None:
-    """What the template shows of a concept task that has a second judge; None of another."""
-    if not any(name.endswith("_second") for name in task.metrics):
-        return None
-    return {"judges": compare_judges(task), "networks": compare_networks(task)}
+def view(task: Task) -> dict[str, Opinions | None] | None:
+    """What the template shows of a concept task with two judges, or with two networks; None of another."""
+    parts = {"judges": compare_judges(task), "networks": compare_networks(task)}
+    return parts if any(parts.values()) else None
 
 
-def compare_judges(task: Task) -> Opinions:
+def compare_judges(task: Task) -> Opinions | None:
     """Of every row and forget set: UA by the first and by the second judge, and how often they agree."""
-    sets = [name for name in PROMPT_SETS if f"ua_{name}_second" in task.metrics]
+    sets = [name for name in PROMPT_SETS if measured(task, f"ua_{name}", f"ua_{name}_second")]
     rows = []
     for row in task.rows:
         cells = [show_pair(row, f"ua_{name}", f"ua_{name}_second", f"judges_agree_{name}") for name in sets]
@@ -44,12 +42,13 @@ def compare_judges(task: Task) -> Opinions:
     return _gather(sets, rows)
 
 
-def compare_networks(task: Task) -> Opinions:
+def compare_networks(task: Task) -> Opinions | None:
     """Of every unlearned row that erased and every retained set: integrity by the judge and by the second network."""
-    sets = [name for name in PROMPT_SETS if f"integrity_{name}_{SECOND_NETWORK}" in task.metrics]
+    names = {name: (f"integrity_{name}_judge", f"integrity_{name}_{SECOND_NETWORK}") for name in PROMPT_SETS}
+    sets = [name for name in PROMPT_SETS if measured(task, *names[name])]
     rows = []
     for row in task.unlearned:
-        pairs = [(f"integrity_{name}_judge", f"integrity_{name}_{SECOND_NETWORK}") for name in sets]
+        pairs = [names[name] for name in sets]
         cells = [show_pair(row, *pair) if has_erased(row) else "did not erase" for pair in pairs]
         rows.append([row.name, *cells])
     return _gather(sets, rows)
@@ -74,9 +73,13 @@ def differ(one: Estimate, two: Estimate) -> bool:
     if one.replicates is None or two.replicates is None:
         return False
     low, high = np.quantile(one.replicates - two.replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return not low <= 0 <= high
+    return bool(low > 0 or high < 0)  # no where a resample has none
 
 
-def _gather(sets: list[str], rows: list[list[str]]) -> Opinions:
-    marked = sum(DIFFER in cell for cells in rows for cell in cells)
-    return Opinions([PROMPT_SETS[name] for name in sets], rows, marked)
+def measured(task: Task, *metrics: str) -> bool:
+    """Whether some row has a value of each."""
+    return all(any(row.estimate(metric).value is not None for row in task.rows) for metric in metrics)
+
+
+def _gather(sets: list[str], rows: list[list[str]]) -> Opinions | None:
+    return Opinions([PROMPT_SETS[name] for name in sets], rows) if sets else None

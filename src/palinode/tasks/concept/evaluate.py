@@ -29,13 +29,13 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
     reason = absence(data) or absence(samples)
     if reason:
         raise Absent(reason)
-    work.set_up_torch()
+    device = work.device
     sets = PromptSets.from_json(read_json(data / "prompt_sets.json"))
     real = data / "real.npy"
     lpips: integrity.Distance | str = concept_metrics.NO_TRUNK
     if settings.lpips_trunk:
         lpips = integrity.lpips_alex(settings.lpips_trunk)
-    network = EfficientNetLite0()
+    network = EfficientNetLite0(device)
     second: second_judge.TargetLooker | str | None = absence(work.input("second-judge"))
     if second is None:
         second = second_judge.look_for(second_judge.load(work.input("second-judge"), network), settings.target)

@@ -1,6 +1,6 @@
 """How often a model still draws a forget image: p of the SISS paper, among enough samples to tell 4e-4 from none.
 
-Trajectories that are far from every forget image half way are given up and count as none.
+Trajectories that are far from every forget image half way are given up and count as none, so p is a lower bound.
 """
 
 from collections.abc import Callable
@@ -39,18 +39,17 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
         raise Absent(reason)
     _, forget = read_subject(data, number, metadata)
     hit_distance = metadata["subjects"][number]["hit_distance"]
-    model = unconditional.load(folder, work.device)
-    near = find_near(forget, settings.counts.far * hit_distance, work.device)
+    model = unconditional.load(folder, work.device, settings.precision)
+    near = find_near(forget, settings.far * hit_distance, work.device)
     key = (settings.root_seed, f"{settings.name} count")
-    counts = settings.counts
-    hits = np.zeros(counts.count, bool)
+    hits = np.zeros(settings.count, bool)
     kept = 0
     found: list[np.ndarray] = []
     with work.scratch() as scratch:
-        for first, size in tqdm(chunks(counts.count, counts.chunk), work.name, mininterval=5):
+        for first, size in tqdm(chunks(settings.count, settings.chunk), work.name, mininterval=5):
 
             def sample(first: int = first, size: int = size) -> dict[str, np.ndarray]:
-                images, numbers = sample_near(model, key, first, size, settings.steps, counts.look, near)
+                images, numbers = sample_near(model, key, first, size, settings.steps, settings.look, near)
                 return {"images": images, "numbers": numbers}
 
             part = scratch.cached_arrays(f"chunk-{first}", sample)
@@ -63,7 +62,7 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
         with atomic(work.outputs[0]) as out:
             write_json(out / "metrics.json", entries)
             write_arrays(out / "replicates.npz", replicates)
-            write_json(out / "count.json", {"hits": int(hits.sum()), "finished": kept} | counts.model_dump())
+            write_json(out / "count.json", {"hits": int(hits.sum()), "finished": kept} | settings.model_dump())
             shown = np.concatenate(found)[:SHOWN]
             if len(shown):
                 write_png(out / "hits.png", sheet(shown), scale=2)
