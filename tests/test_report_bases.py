@@ -43,6 +43,7 @@ def test_an_unconditional_base_shows_how_often_it_draws_what_is_repeated(views):
     assert group == "repeated images"
     assert hits[0] == "1.0 %"
     assert "24.1, of real images 1.73" in views["shirts"]["judge"]
+    assert "Inception Score 9.1, of real images 9.45." in views["shirts"]["judge"]
 
 
 def test_oracles_are_shown_with_their_base(views):
