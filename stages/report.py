@@ -4,7 +4,7 @@ from pathlib import Path
 
 from palinode.core import io
 from palinode.core.work import Work
-from palinode.params.stage_settings import ReportSettings
+from palinode.params.report_settings import ReportSettings
 from palinode.pipeline.stage import main
 from palinode.report.build import build
 from palinode.report.environment import describe

@@ -6,7 +6,7 @@ import numpy as np
 
 from palinode.core.io import write_array, write_csv, write_json
 from palinode.data.captions import STYLES
-from palinode.params.stage_settings import ReportBase
+from palinode.params.report_settings import ReportBase
 
 KINDS = {"digits": "class", "digits-without-1": "class", "stickers": "text", "stickers-without-cat": "text"}
 KINDS |= {"shirts": "unconditional", "shirts-without-repeated": "unconditional"}

@@ -64,6 +64,7 @@ PARAMETERS = {
     "prompts": {"tasks": [], "subjects": [0, 1, "sequential"], "rows": []},
     "detection": {"bases": []},
     "attacks": {"tasks": [], "rows": [], "attacks": []},
+    "counts": {"tasks": [], "rows": [], "seeds": [0]},
     "threads": {"bases": 1, "cells": 1},
     "runtime": {"device": "cpu"},
     "rows": {

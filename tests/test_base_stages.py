@@ -19,7 +19,7 @@ from palinode.data.captions import STYLES
 from palinode.data.scenes import EmojiCorpus
 from palinode.models import class_conditional, loading, text_to_image, unconditional
 from palinode.params.bases import DDPM_SCHEDULER
-from palinode.params.stage_settings import ReportBase
+from palinode.params.report_settings import ReportBase
 from palinode.report.sections import base_models
 
 pytestmark = pytest.mark.slow

@@ -112,7 +112,7 @@ def test_closed_forms_get_every_name(captioned, corpus):
 def test_there_is_a_real_picture_for_each_retained_prompt(captioned):
     sets = captioned.prompt_sets
     assert captioned.real.shape == (len(training_data.real_prompts(sets)), 32, 32, 3)
-    assert len(captioned.real) == 4 * 4, "all sets but the null prompt"
+    assert len(captioned.real) == 5 * 4, "all sets but the null prompt"
 
 
 def test_data_comes_back_from_its_files(captioned, tmp_path):

@@ -289,7 +289,9 @@ def test_what_a_discriminator_tells_right_is_logged_by_quarter_of_t():
     torch.nn.init.zeros_(net.bias)
     below, above = -torch.ones(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
     above[1, 0, 0] = -1  # half of the target's patches look like the anchor's
-    assert _discriminator.Adversary(net, 1e-3, leak=False).step(below, above).tolist() == [1.0, 0.75]
+    adversary = _discriminator.Adversary(net, 1e-3, leak=False)
+    adversary.step(below, above, torch.tensor([0, 900]), 1000)
+    assert adversary.told == {"discriminator_1": 1.0, "discriminator_4": 0.75}
 
 
 @pytest.mark.parametrize("leak", [False, True])

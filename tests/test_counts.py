@@ -13,7 +13,7 @@ from palinode.core.io import absence, read_array, read_json, write_arrays, write
 from palinode.metrics import forgetting
 from palinode.metrics.registry import COUNTED
 from palinode.models import unconditional
-from palinode.params.stage_settings import Counted
+from palinode.params.report_settings import Counted
 from palinode.report import collect
 from palinode.sampling.unprompted import sample_chunk
 from palinode.tasks.images import count

@@ -164,7 +164,8 @@ def test_a_cell_runs_to_the_report_without_a_judge(work):
     cells = work / "out/cells/own/0"
     written = read_json(work / "out/tasks/own/0/prompts/prompt_sets.json")
     sets = [*written["forget"], *written["retain"]]
-    assert sets == [*prompt_sets.PROMPT_SETS, *prompt_sets.RETAIN_SETS]
+    retained = [name for name in prompt_sets.RETAIN_SETS if name != prompt_sets.FREE]  # the file has no `free`
+    assert sets == [*prompt_sets.PROMPT_SETS, *retained]
     assert len(read_array(cells / "uce/0/samples/samples.npy")) == 3 * len(sets)
     metrics = read_json(cells / "salun/0/evaluation/metrics.json")
     judged = (
@@ -195,6 +196,7 @@ def test_drift_is_measured_by_a_network_that_is_named(work, monkeypatch):
         return lambda a, b: torch.from_numpy(np.abs(a.astype(float) - b).mean((1, 2, 3)))
 
     monkeypatch.setattr(integrity, "lpips_alex", load_trunk)
+    (work / "alexnet.pth").write_bytes(b"")
     prepare(parameters(lpips_trunk="alexnet.pth"))
     for reference in REFERENCES:
         run("sample", "concept", "own", "0", "reference", reference)
@@ -208,7 +210,7 @@ def test_a_file_of_classes_gives_fewer_prompt_sets():
     concepts, grammar = prompt_file.read(ROOT / "data/prompts/imagenette.yaml")
     sets = prompt_sets.of_captions(concepts, "tench", "pokemon", 8, torch.Generator().manual_seed(0), grammar)
     assert list(sets.forget) == ["training prompts", "new templates", "synonyms", "compositions"]
-    assert list(sets.retain) == ["anchor", "near", "far", "null prompt"]
+    assert list(sets.retain) == ["anchor", "near", "far", "null prompt", "free wording"]
     assert {caption.text for caption in sets.forget["training prompts"]} == {"an image of a tench"}
     assert all(len(captions) == 8 for captions in sets.all.values()), "captions come again"
     assert {caption.concepts for caption in sets.retain["near"]} == {("english springer",)}

@@ -11,7 +11,7 @@ from tiny import SCORES, run, untrained, write_plan
 
 from palinode.core.io import read_arrays, read_csv, read_json, write_json
 from palinode.memorization import ground_truth, prompt_sampler, realism
-from palinode.params.stage_settings import ReportSettings
+from palinode.params.report_settings import ReportSettings
 from palinode.report import collect, task_view
 from palinode.report.reference_tables import read_mapping, read_tables
 from palinode.report.sections import prompt_results

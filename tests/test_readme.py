@@ -28,7 +28,7 @@ images,tshirt,all,base,all,nll_forget,1.25,1.2,1.3,8,bits/dim,up,bootstrap,
 images,tshirt,0,siss-05,0,nll_forget,6,5.5,6.5,8,bits/dim,up,bootstrap,
 images,tshirt,0,siss-05,1,nll_forget,8,7.5,8.5,8,bits/dim,up,bootstrap,
 images,tshirt,all,siss-05,all,nll_forget,7,-5.7,19.7,2,bits/dim,up,t,
-images,tshirt,all,siss-05,all,forget_rate,,,,0,fraction,down,none,no samples
+images,tshirt,all,siss-05,all,forget_rate_counted,,,,0,fraction,down,none,no samples
 """
 CLAIMS = [
     {

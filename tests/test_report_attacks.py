@@ -9,7 +9,7 @@ from test_report_concept import REPOSITORY, make_both
 from palinode.core import io
 from palinode.core.errors import UserError
 from palinode.metrics import registry
-from palinode.params.stage_settings import Attacked
+from palinode.params.report_settings import Attacked
 from palinode.report import build, collect, tables
 from palinode.report.averages import Estimate
 from palinode.report.reference_tables import read_mapping

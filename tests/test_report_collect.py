@@ -11,7 +11,7 @@ from palinode.core import io
 from palinode.core.errors import UserError
 from palinode.core.estimate import wilson
 from palinode.params.fields import Training
-from palinode.params.stage_settings import ReportRow, ReportSettings, ReportTask
+from palinode.params.report_settings import ReportRow, ReportSettings, ReportTask
 from palinode.report import collect, records
 from palinode.report.averages import TIMES, Estimate
 from palinode.report.collect import Cell, Row

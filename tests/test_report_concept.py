@@ -17,7 +17,7 @@ from test_report_collect import (
 )
 
 from palinode.core import io
-from palinode.params.stage_settings import ReportSettings, ReportTask
+from palinode.params.report_settings import ReportSettings, ReportTask
 from palinode.report import build, claims, collect, loss_curves, page, tables, task_view
 from palinode.report.averages import Estimate
 from palinode.report.reference_tables import read_mapping, read_tables
@@ -162,7 +162,7 @@ def test_rows_on_an_equal_footing_are_shown_where_they_were_compared(built):
     path = root / equal_footing.FOLDER / "mnist-zero.json"
     io.write_json(path, comparison)
     (shown,) = equal_footing.view(task)["parts"]
-    assert shown["caption"] == "At UA 90% on training prompts (code of commit 000000000000, seeds 0, 1)"
+    assert shown["caption"] == "Where UA, training prompts is 90 % (code of commit 000000000000, seeds 0, 1)"
     assert shown["heads"][3:5] == ["Accuracy, near, % ↑", "Integrity, near (judge) ↑"]
     assert shown["rows"][0][2:5] == [
         "0.50 [−0.25, 0.75] (in 50% of the replicates)",

@@ -5,7 +5,7 @@ import pytest
 from test_report_collect import make_rows, make_run, metric, rate, write_evaluation, write_losses
 
 from palinode.core import io
-from palinode.params.stage_settings import ReportTask
+from palinode.params.report_settings import ReportTask
 from palinode.report import build, claims, collect, pictures, tables
 from palinode.report.reference_tables import read_mapping, read_tables
 
@@ -51,6 +51,7 @@ def write(root) -> ReportTask:
 def write_prompt_cell(cell, success, unlearned, rng):
     entries = {"success_modified": rate(success, 1), "success_original": rate(success / 2, 1)}
     entries |= {"memorized_original": rate(0.25, 16), "integrity_ordinary_judge": metric(0.9, 0.01)}
+    entries["integrity_ordinary_efficientnet_lite0"] = metric(0.9, 0.01)
     if unlearned:
         entries |= {f"nfe_{way}": metric(560.0, 0, "none", 1) for way in ("forward", "backward")}
         write_losses(cell, ("retain",), rng)

@@ -12,7 +12,7 @@ from test_report_collect import make_rows, settings
 
 from palinode.core.errors import UserError
 from palinode.core.io import write_arrays, write_json
-from palinode.params.stage_settings import ReportTask
+from palinode.params.report_settings import ReportTask
 from palinode.report import figures
 from palinode.report.collect import Cell, Row
 from palinode.report.sections import equal_footing
@@ -125,8 +125,8 @@ def test_rows_that_forget_images_are_compared_at_equal_forgetting_and_at_equal_q
     assert naive["outside"] == "lost 0% to 2%, not across the level"
     comparison |= {"commit": "0" * 40, "paper": [{"row": "siss_0.5", "across": 8.09, "up": 9.2}]}
     text = strengths.markdown(comparison, "tshirt")
-    assert "Where the NLL of the forget image is the oracle's, 6.00 bits/dim" in text
-    assert "Where 5% of the base's Inception Score is lost" in text
+    assert "Where NLL of the forget image is 6.00 bits/dim, as of the oracle (code of" in text
+    assert "Where Inception Score lost is 5.0 %, of the base's (code of" in text
     assert draw(comparison) == draw(comparison)
 
 

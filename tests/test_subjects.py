@@ -19,7 +19,7 @@ from palinode.core.io import absence, read_array, read_csv, read_json, write_abs
 from palinode.data.splits import read_subject
 from palinode.models import unconditional
 from palinode.params import Params
-from palinode.params.stage_settings import ReportSettings
+from palinode.params.report_settings import ReportSettings
 from palinode.pipeline import graph, planning
 from palinode.report import collect
 from palinode.tasks.subjects import NO_SUBJECT, seed_name

@@ -28,7 +28,7 @@ from palinode.core import io
 from palinode.core.errors import UserError
 from palinode.core.work import PLANS, read_plan
 from palinode.metrics import registry
-from palinode.params.stage_settings import ReportSettings
+from palinode.params.report_settings import ReportSettings
 from palinode.report import claims, records, tables
 from palinode.report.collect import ALL, REFERENCE_ROWS, Cell, Row, Task, collect
 from palinode.report.page import show_share

@@ -48,14 +48,15 @@ class Adversary:
         self.net = net
         self.adam = torch.optim.Adam(self.net.parameters(), rate, betas=(0.5, 0.999))
         self.leak = leak
+        self.told: dict[str, float] = {}  # share of patches told right before the last step, by quarter of t
 
     def generator_loss(self, shown: Tensor) -> Tensor:
         """The generator's loss: binary cross-entropy of what it shows with the anchor's label."""
         self.net.requires_grad_(self.leak)
         return bce_to(self.net(shown), 0.0)
 
-    def step(self, anchor: Tensor, target: Tensor) -> Tensor:
-        """One step of the discriminator's own; the share of patches that it told right before it, [B]."""
+    def step(self, anchor: Tensor, target: Tensor, t: Tensor, total: int) -> None:
+        """One step of the discriminator's own; t: time steps [B] of 0..total-1."""
         if not self.leak:
             self.adam.zero_grad()
         self.net.requires_grad_(True)
@@ -64,14 +65,16 @@ class Adversary:
         (bce_to(of_anchor, 0.0) + bce_to(of_target, 1.0)).backward()
         self.adam.step()
         self.adam.zero_grad()
-        return ((of_anchor < 0).float() + (of_target > 0).float()).flatten(1).mean(1) / 2
+        right = ((of_anchor < 0).float() + (of_target > 0).float()).flatten(1).mean(1) / 2
+        self.told = share_by_quarter(right, t, total)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"net": self.net.state_dict(), "adam": self.adam.state_dict()}
+        return {"net": self.net.state_dict(), "adam": self.adam.state_dict(), "told": self.told}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
         self.adam.load_state_dict(state["adam"])
+        self.told = state["told"]
 
 
 def share_by_quarter(right: Tensor, t: Tensor, total: int) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from palinode.methods import ConceptBatchLike, Method, Source, _discriminator
-from palinode.methods._discriminator import Adversary, Norm, share_by_quarter
+from palinode.methods._discriminator import Adversary, Norm
 from palinode.methods._gradients import project, project_as_published
 from palinode.models.denoiser import Denoiser
 from palinode.models.text_to_image import first_token_detached
@@ -72,7 +72,6 @@ class DoCo(Method):
         self._original = model.frozen()
         self._sizes = [p.numel() for p in model.trainable()]
         self._total = len(model.schedule)
-        self._right: dict[str, float] = {}  # by quarter of t, what the discriminator told right in its last step
         self._step = 0
 
     def losses(self, model: Denoiser, batch: ConceptBatchLike) -> dict[str, Tensor]:
@@ -101,25 +100,23 @@ class DoCo(Method):
 
     def combine(self, grads: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, float]]:
         if not grads:
-            return None, self._right
+            return None, self._adversary.told
         if self.retain == "none":
-            return grads["adversary"], self._right
+            return grads["adversary"], self._adversary.told
         if self.retain == "sum":
-            return grads["adversary"] + self.weight * grads["anchor"], self._right
+            return grads["adversary"] + self.weight * grads["anchor"], self._adversary.told
         rule = project_as_published if self.retain == "published" else project
         sizes = [sum(self._sizes)] if self.retain == "project-all" else self._sizes
         g, conflicting = rule(grads["adversary"], grads["anchor"], sizes)
-        return g, {"conflicting": conflicting, **self._right}
+        return g, {"conflicting": conflicting, **self._adversary.told}
 
     def after_step(self) -> None:
-        right = self._adversary.step(self._anchor, self._target)
-        self._right = share_by_quarter(right, self._t, self._total)
+        self._adversary.step(self._anchor, self._target, self._t, self._total)
         self._step += 1
 
     def state_dict(self) -> dict[str, Any]:
-        return {"adversary": self._adversary.state_dict(), "step": self._step, "right": self._right}
+        return {"adversary": self._adversary.state_dict(), "step": self._step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._adversary.load_state_dict(state["adversary"])
         self._step = state["step"]
-        self._right = state["right"]

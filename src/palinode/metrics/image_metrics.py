@@ -138,10 +138,7 @@ def measure_forget_rate(context: Context) -> list[Metric]:
 
 
 def measure_copy_rates(context: Context) -> list[Metric]:
-    """The share of samples that copy a training image, and that copy an image to forget.
-
-    Then the share of as many held-out images that copy one, which is the rate of false alarms.
-    """
+    """The shares of samples that copy a training image, and an image to forget; of held-out ones, as false alarms."""
     if reason := nearest.too_large(len(context.retain) * context.forget[0].size):
         raise Absent(reason)
     training = context.retain[np.arange(len(context.retain))]
@@ -196,32 +193,26 @@ def _summarise(values: np.ndarray, subset: Subset, settings: Evaluate) -> list[M
 
 
 def measure_denoising(context: Context, name: str) -> list[Metric]:
-    """Does the model restore a noised forget image? The interval is over noise draws."""
-    network = context.network(name)
-    return _summarise_denoising(context, forgetting.compare_with_originals(context.restored, context.forget, network))
+    """Does the model restore a noised forget image? The interval is over noise draws, averaged over images."""
+    by_draw = compare_restored(context, name).reshape(len(context.forget), -1).mean(0)
+    return [estimate.from_samples(by_draw, context.settings.bootstrap)]
 
 
-def measure_denoising_by_ssim(context: Context) -> list[Metric]:
-    """The same by SSIM, which knows no classes: a judge of digits is blind to clothing."""
+def compare_restored(context: Context, name: str) -> np.ndarray:
+    """How like its original each restored image is, [K * draws]: by SSIM, by SSCD, or the cosine of features.
+
+    A judge of digits is blind to clothing; SSIM knows no classes. SSCD is the SISS paper's, from a file of the user's.
+    """
     restored = context.restored
-    originals = forgetting.pair_with(restored, context.forget)
-    return _summarise_denoising(context, 1 - integrity.measure_pairs(integrity.ssim(), restored, originals))
-
-
-def measure_denoising_by_sscd(context: Context) -> list[Metric]:
-    """The same by SSCD, as the SISS paper has it on faces, from a file that the user brings."""
+    if name == "ssim":
+        return 1 - integrity.measure_pairs(integrity.ssim(), restored, forgetting.pair_with(restored, context.forget))
+    if name != "sscd":
+        return forgetting.compare_with_originals(restored, context.forget, context.network(name))
     if context.settings.sscd is None:
         raise Absent(NO_SSCD)
     network = SSCD(context.settings.sscd)
-    restored = context.restored
     original = forgetting.pair_with(restored, network(as_rgb(context.forget)).numpy())
-    return _summarise_denoising(context, (network(as_rgb(restored)).numpy() * original).sum(1))
-
-
-def _summarise_denoising(context: Context, similarities: np.ndarray) -> list[Metric]:
-    """similarities: [K * draws], in the order of images, then draws; averaged over images, as the SISS paper does."""
-    by_draw = similarities.reshape(len(context.forget), -1).mean(0)
-    return [estimate.from_samples(by_draw, context.settings.bootstrap)]
+    return (network(as_rgb(restored)).numpy() * original).sum(1)
 
 
 def measure_inception_score(context: Context) -> list[Metric]:
@@ -279,10 +270,8 @@ PIECES: dict[str, Piece] = {
     **{f"nll_{subset}": Piece((f"nll_{subset}",), partial(measure_nll, subset=subset)) for subset in SUBSETS},
     **{
         f"denoise_{name}": Piece((f"denoise_similarity_{name}",), partial(measure_denoising, name=name))
-        for name in NETWORKS
+        for name in (*NETWORKS, "ssim", "sscd")
     },
-    "denoise_ssim": Piece(("denoise_similarity_ssim",), measure_denoising_by_ssim),
-    "denoise_sscd": Piece(("denoise_similarity_sscd",), measure_denoising_by_sscd),
     "inception": Piece(("inception_score_judge",), measure_inception_score),
     **{
         f"distribution_{name}": Piece(

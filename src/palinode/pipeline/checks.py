@@ -110,14 +110,14 @@ def _check_weights(params: Params, root: Path) -> None:
     for kind in KINDS:
         for name in params.enabled(kind).tasks:
             task = params.task(name)
-            given: dict[str, str | None] = {}
+            weights: dict[str, str | None] = {}
             if isinstance(task, ImageTask):
-                given = {"evaluate.lpips_trunk": task.evaluate.lpips_trunk, "evaluate.sscd": task.evaluate.sscd}
+                weights = {"evaluate.lpips_trunk": task.evaluate.lpips_trunk, "evaluate.sscd": task.evaluate.sscd}
             if isinstance(task, ConceptTask):
-                given = {"lpips_trunk": task.lpips_trunk}
+                weights = {"lpips_trunk": task.lpips_trunk}
             if isinstance(task, PromptTask):
-                given = {"sscd": task.sscd}
-            for key, path in given.items():
+                weights = {"sscd": task.sscd}
+            for key, path in weights.items():
                 if path is not None and not (root / path).is_file():
                     raise UserError(f"{name}: {key}: missing file: {path}")
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from palinode import methods, tasks
 from palinode.params import KINDS, Params, Row, Training
+from palinode.params import report_settings as r
 from palinode.params import stage_settings as s
 from palinode.params.bases import ClassBase
 from palinode.params.concept_tasks import ConceptTask
@@ -212,37 +213,37 @@ def _concept_references(params: Params, task: ConceptTask, subject: int) -> dict
     }
 
 
-def plan_report(params: Params) -> s.ReportSettings:
+def plan_report(params: Params) -> r.ReportSettings:
     """What the report shows, in the order of the lists."""
     shown = []
     for kind in KINDS:
         enabled = params.enabled(kind)
         for name in enabled.tasks:
             rows = {row: _report_row(params, kind, name, row) for row in enabled.rows}
-            shown.append(s.ReportTask(name=name, kind=kind, subjects=list(enabled.subjects), rows=rows))
+            shown.append(r.ReportTask(name=name, kind=kind, subjects=list(enabled.subjects), rows=rows))
     order = {"unconditional": 0, "class": 1, "text": 2}
-    bases = [s.ReportBase(name=base, kind=params.recipe(base).kind) for base in params.bases]
+    bases = [r.ReportBase(name=base, kind=params.recipe(base).kind) for base in params.bases]
     counts = params.counts
     counted = [
-        s.Counted(task=task, row=row, seed=seed)
+        r.Counted(task=task, row=row, seed=seed)
         for task in counts.tasks
         for row, seed in [("base", 0), ("oracle", 0), *itertools.product(counts.rows, counts.seeds)]
     ]
     attacked = itertools.product(params.attacks.tasks, ["base", "oracle", *params.attacks.rows])
-    return s.ReportSettings(
+    return r.ReportSettings(
         root_seed=params.root_seed,
         seeds=params.seeds,
         tasks=shown,
         bases=sorted(bases, key=lambda base: order[base.kind]),
         detected=params.detection.bases,
         counted=counted,
-        attacked=[s.Attacked(task=task, row=row, attacks=list(params.attacks.attacks)) for task, row in attacked],
+        attacked=[r.Attacked(task=task, row=row, attacks=list(params.attacks.attacks)) for task, row in attacked],
     )
 
 
-def _report_row(params: Params, kind: str, task: str, row: str) -> s.ReportRow:
+def _report_row(params: Params, kind: str, task: str, row: str) -> r.ReportRow:
     settings = params.row(task, row)
-    return s.ReportRow(
+    return r.ReportRow(
         method=settings.method,
         paper=settings.paper,
         options=settings.options,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from palinode.core import io
 from palinode.metrics import registry
-from palinode.params.stage_settings import ReportSettings
+from palinode.params.report_settings import ReportSettings
 from palinode.report import claims, fronts, loss_curves, page, pictures, records, strips, tables
 from palinode.report.collect import Task, collect
 from palinode.report.sections import base_models, detector_scores, prompt_results

@@ -15,7 +15,7 @@ from palinode.core import io
 from palinode.core.errors import UserError
 from palinode.metrics import registry
 from palinode.params.fields import Training
-from palinode.params.stage_settings import Counted, ReportRow, ReportSettings, ReportTask
+from palinode.params.report_settings import Counted, ReportRow, ReportSettings, ReportTask
 from palinode.report.averages import Estimate, average_seeds, average_subjects
 
 CELLS = Path("out/cells")

@@ -15,7 +15,7 @@ from rich.table import Table as Shown
 from palinode.core.work import PLANS, read_plan
 from palinode.metrics import registry
 from palinode.params import KINDS
-from palinode.params.stage_settings import ReportSettings, ReportTask
+from palinode.params.report_settings import ReportSettings, ReportTask
 from palinode.report import collect, reference_tables, tables
 
 COLUMNS = 4

@@ -106,7 +106,11 @@ def compare(drawn: np.ndarray, first: SceneJudge, second: SecondJudge) -> dict[s
     wanted = np.divmod(np.arange(len(drawn)), len(STYLES))
     compared = {}
     for question, scores, truth in zip(QUESTIONS, logits, wanted, strict=True):
-        one = scores.argmax(1).numpy()
-        two = seen[question]
-        compared[question] = {"agree": one == two, "first_right": one == truth, "second_right": two == truth}
+        by_first = scores.argmax(1).numpy()
+        by_second = seen[question]
+        compared[question] = {
+            "agree": by_first == by_second,
+            "first_right": by_first == truth,
+            "second_right": by_second == truth,
+        }
     return compared

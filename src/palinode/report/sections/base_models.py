@@ -12,7 +12,7 @@ import numpy as np
 from palinode.core import io
 from palinode.core.estimate import share
 from palinode.metrics import registry
-from palinode.params.stage_settings import ReportBase
+from palinode.params.report_settings import ReportBase
 from palinode.report import figures, pictures
 
 WITHOUT = "-without-"  # in the name of an oracle, after that of its base

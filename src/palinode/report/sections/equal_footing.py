@@ -24,13 +24,13 @@ PAPER = "the paper's rows"
 class Question:
     """What rows are held equal in, and compared by.
 
-    reached: the metric whose rise to a level is where a row is looked at; where: that place in words; kept: what is
-    compared there, `ranked` among them; best: how the row is described that is first by `ranked`.
+    reached: the metric whose rise to a level is where a row is looked at; reason: for that level, after its number;
+    kept: what is compared there, `ranked` among them; best: how the row is described that is first by `ranked`.
     """
 
     title: str
     reached: str
-    where: str
+    reason: str
     kept: tuple[str, ...]
     ranked: str
     best: str
@@ -55,7 +55,7 @@ QUESTIONS = {
         "forgetting": Question(
             title="At equal forgetting",
             reached="ua_training_prompts",
-            where="At UA {level:.0%} on training prompts",
+            reason="",
             kept=CONCEPT_KEPT,
             ranked="integrity_near_judge",
             best="with the highest integrity of near things, by the judge,",
@@ -65,7 +65,7 @@ QUESTIONS = {
         "forgetting": Question(
             title="At equal forgetting",
             reached="nll_forget",
-            where="Where the NLL of the forget image is the oracle's, {level:.2f} bits/dim",
+            reason=", as of the oracle",
             kept=("inception_score_judge", "integrity_judge"),
             ranked="inception_score_judge",
             best="with the highest Inception Score",
@@ -73,10 +73,10 @@ QUESTIONS = {
         "quality": Question(
             title="At equal quality",
             reached=LOST,
-            where="Where {level:.0%} of the base's Inception Score is lost",
+            reason=", of the base's",
             kept=("nll_forget", "eps_error_forget"),
             ranked="nll_forget",
-            best="with the highest NLL of the forget image",
+            best="that has forgotten most",
         ),
     },
 }
@@ -119,8 +119,10 @@ def describe(comparison: dict, part: dict) -> str:
     question = QUESTIONS[comparison["kind"]][part["question"]]
     seeds = ", ".join(map(str, comparison["seeds"]))
     plural = "s" if len(comparison["seeds"]) > 1 else ""
-    where = question.where.format(level=part["level"])
-    return f"{where} (code of commit {comparison['commit'][:12]}, seed{plural} {seeds})"
+    entry = look_up(question.reached)
+    level = f"{show(part['level'], entry)} {entry.shown_unit}".strip()
+    code = f"code of commit {comparison['commit'][:12]}"
+    return f"Where {entry.label} is {level}{question.reason} ({code}, seed{plural} {seeds})"
 
 
 def build_table(comparison: dict, part: dict) -> tuple[list[str], list[list[str]]]:

@@ -56,23 +56,23 @@ def compare_networks(task: Task) -> Opinions | None:
 
 def show_pair(row: Row, first: str, second: str, agree: str | None = None) -> str:
     """Both values, a mark where they differ, and the share of pictures on which they agree, where it is asked for."""
-    one = row.estimate(first)
-    two = row.estimate(second)
-    if one.value is None or two.value is None:
+    opinions = [row.estimate(first), row.estimate(second)]
+    if any(opinion.value is None for opinion in opinions):
         return "–"
-    text = f"{show(one.value, registry.lookup(first))} / {show(two.value, registry.lookup(second))}"
-    if differ(one, two):
+    entries = [registry.lookup(first), registry.lookup(second)]
+    text = " / ".join(show(opinion.value, entry) for opinion, entry in zip(opinions, entries, strict=True))
+    if differ(*opinions):
         text += f" {DIFFER}"
     if agree is None:
         return text
     return f"{text} ({show(row.estimate(agree).value, registry.lookup(agree))})"
 
 
-def differ(one: Estimate, two: Estimate) -> bool:
+def differ(first: Estimate, second: Estimate) -> bool:
     """Whether the paired difference of two estimates is not 0; False without replicates."""
-    if one.replicates is None or two.replicates is None:
+    if first.replicates is None or second.replicates is None:
         return False
-    low, high = np.quantile(one.replicates - two.replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(first.replicates - second.replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return bool(low > 0 or high < 0)  # no where a resample has none
 
 

@@ -44,7 +44,7 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
     key = (settings.root_seed, f"{settings.name} count")
     hits = np.zeros(settings.count, bool)
     kept = 0
-    found: list[np.ndarray] = []
+    pictures: list[np.ndarray] = []
     with work.scratch() as scratch:
         for first, size in tqdm(chunks(settings.count, settings.chunk), work.name, mininterval=5):
 
@@ -56,14 +56,14 @@ def run(work: Work, task: str, subject: str, row: str, seed: str) -> None:
             kept += len(part["numbers"])
             hit = forgetting.find_hits(part["images"], forget, hit_distance)
             hits[part["numbers"][hit]] = True
-            found.append(part["images"][hit])
+            pictures.append(part["images"][hit])
         rate = estimate.from_rate(hits)
         entries, replicates = estimate.pack({"forget_rate_counted": rate})
         with atomic(work.outputs[0]) as out:
             write_json(out / "metrics.json", entries)
             write_arrays(out / "replicates.npz", replicates)
             write_json(out / "count.json", {"hits": int(hits.sum()), "finished": kept} | settings.model_dump())
-            shown = np.concatenate(found)[:SHOWN]
+            shown = np.concatenate(pictures)[:SHOWN]
             if len(shown):
                 write_png(out / "hits.png", sheet(shown), scale=2)
     print(f"{work.name}: {hits.sum()} of {len(hits)} samples, {kept} finished")
