@@ -1,6 +1,7 @@
 """A concept task's part on second opinions: forgetting by two judges, integrity by two networks.
 
-Both are paired, the same pictures. A difference counts where the 95 % interval of its replicates leaves out 0.
+Judges look at the same pictures. They differ where the 95 % interval of the paired difference leaves out 0. Networks
+have scales of their own, so their integrities are shown side by side, without such a mark.
 """
 
 from dataclasses import dataclass
@@ -35,11 +36,7 @@ def view(task: Task) -> dict[str, Opinions | None] | None:
 def compare_judges(task: Task) -> Opinions | None:
     """Of every row and forget set: UA by the first and by the second judge, and how often they agree."""
     sets = [name for name in PROMPT_SETS if measured(task, f"ua_{name}", f"ua_{name}_second")]
-    rows = []
-    for row in task.rows:
-        cells = [show_pair(row, f"ua_{name}", f"ua_{name}_second", f"judges_agree_{name}") for name in sets]
-        rows.append([row.name, *cells])
-    return _gather(sets, rows)
+    return _gather(sets, [[row.name, *(show_judges(row, name) for name in sets)] for row in task.rows])
 
 
 def compare_networks(task: Task) -> Opinions | None:
@@ -54,18 +51,25 @@ def compare_networks(task: Task) -> Opinions | None:
     return _gather(sets, rows)
 
 
-def show_pair(row: Row, first: str, second: str, agree: str | None = None) -> str:
-    """Both values, a mark where they differ, and the share of pictures on which they agree, where it is asked for."""
-    opinions = [row.estimate(first), row.estimate(second)]
-    if any(opinion.value is None for opinion in opinions):
-        return "–"
-    entries = [registry.lookup(first), registry.lookup(second)]
-    text = " / ".join(show(opinion.value, entry) for opinion, entry in zip(opinions, entries, strict=True))
-    if differ(*opinions):
-        text += f" {DIFFER}"
-    if agree is None:
+def show_pair(row: Row, first: str, second: str) -> str:
+    """Both values; a dash where one is absent."""
+    shown = []
+    for metric in (first, second):
+        value = row.estimate(metric).value
+        if value is None:
+            return "–"
+        shown.append(show(value, registry.lookup(metric)))
+    return " / ".join(shown)
+
+
+def show_judges(row: Row, prompts: str) -> str:
+    """UA on a prompt set by both judges, a mark where they differ, and in brackets the share on which they agree."""
+    first, second, agree = (f"ua_{prompts}", f"ua_{prompts}_second", f"judges_agree_{prompts}")
+    text = show_pair(row, first, second)
+    if text == "–":
         return text
-    return f"{text} ({show(row.estimate(agree).value, registry.lookup(agree))})"
+    mark = f" {DIFFER}" if differ(row.estimate(first), row.estimate(second)) else ""
+    return f"{text}{mark} ({show(row.estimate(agree).value, registry.lookup(agree))})"
 
 
 def differ(first: Estimate, second: Estimate) -> bool:
