@@ -137,7 +137,8 @@ def replicate_mean(
     spread = values.var(ddof=1)
     factor = np.sqrt(_beyond(values, explained) / spread) if spread else 0.0
     deviations = (values - values.mean()) * factor * scale.slope(np.asarray(mean))
-    return scale.from_line(scale.to_line(of_pictures) + deviations @ student)
+    with np.errstate(over="ignore"):  # far out on the line is an end of the range
+        return scale.from_line(scale.to_line(of_pictures) + deviations @ student)
 
 
 def _explained(pictures: np.ndarray) -> float:
