@@ -15,7 +15,7 @@ from project import ROOT, Project
 
 from palinode.core.io import read_csv
 
-STAGES = 24  # of the tiny project
+STAGES = 26  # of the tiny project
 ENDED = re.compile(r"^\[\d+/\d+\] (\S+)", re.MULTILINE)  # the launcher's line of a stage
 SISS = "src/palinode/methods/siss.py"
 SUPERFACTOR = "src/palinode/methods/_superfactor.py"
