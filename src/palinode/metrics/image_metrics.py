@@ -199,20 +199,18 @@ def measure_denoising(context: Context, name: str) -> list[Metric]:
 
 
 def compare_restored(context: Context, name: str) -> np.ndarray:
-    """How like its original each restored image is, [K * draws]: by SSIM, by SSCD, or the cosine of features.
-
-    A judge of digits is blind to clothing; SSIM knows no classes. SSCD is the SISS paper's, from a file of the user's.
-    """
+    """How like its original each restored image is, [K * draws]: by SSIM, by SSCD as in the paper, or by features."""
+    if name in NETWORKS:
+        network = context.network(name)  # first: where there is none, nothing is restored
+        return forgetting.compare_with_originals(context.restored, context.forget, network)
     restored = context.restored
     if name == "ssim":
         return 1 - integrity.measure_pairs(integrity.ssim(), restored, forgetting.pair_with(restored, context.forget))
-    if name != "sscd":
-        return forgetting.compare_with_originals(restored, context.forget, context.network(name))
     if context.settings.sscd is None:
         raise Absent(NO_SSCD)
-    network = SSCD(context.settings.sscd)
-    original = forgetting.pair_with(restored, network(as_rgb(context.forget)).numpy())
-    return (network(as_rgb(restored)).numpy() * original).sum(1)
+    sscd = SSCD(context.settings.sscd)
+    original = forgetting.pair_with(restored, sscd(as_rgb(context.forget)).numpy())
+    return (sscd(as_rgb(restored)).numpy() * original).sum(1)
 
 
 def measure_inception_score(context: Context) -> list[Metric]:
