@@ -1,7 +1,7 @@
 """The second judge of a base: ridge regression from the activations of an ImageNet network to what a picture shows.
 
-It shares nothing with the first judge but the pictures that both learn from. No metric rests on it alone: it says where
-the first judge may be wrong. Only the regression is stored, since the network is a package.
+It shares nothing with the first judge but the pictures that both learn from. No claim rests on it: it says where the
+first judge may be wrong. Only the regression is stored, since the network is a package.
 """
 
 from pathlib import Path
