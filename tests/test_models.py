@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import SCHEDULER, UNET
 from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file, save_file
 
 from palinode.core import images
 from palinode.core.errors import UserError
 from palinode.core.io import read_json
-from palinode.models import files, unconditional
+from palinode.models import files, loading, unconditional
+from palinode.models.schedule import Schedule
 
 ROOT = Path(__file__).parent.parent
 
@@ -101,10 +104,104 @@ def test_a_missing_checkpoint_says_where_it_was_looked_for(folder):
         unconditional.load(folder)
 
 
-def test_a_pickle_is_refused(folder):
-    (folder / "unet" / files.WEIGHTS).rename(folder / "unet" / "diffusion_pytorch_model.bin")
-    with pytest.raises(UserError, match="is a pickle"):
+def pickle_weights(unet: Path, rename=lambda name: name) -> Path:
+    """Let the network's weights lie there in the older form, a pickle; its path."""
+    tensors = load_file(unet / files.WEIGHTS)
+    (unet / files.WEIGHTS).unlink()
+    torch.save({rename(name): tensor for name, tensor in tensors.items()}, unet / files.PICKLED)
+    return unet / files.PICKLED
+
+
+@pytest.fixture
+def scratch_root(monkeypatch, tmp_path):
+    monkeypatch.setenv("PALINODE_SCRATCH", str(tmp_path / "scratch"))
+    return tmp_path / "scratch"
+
+
+@pytest.mark.parametrize("flat", [True, False], ids=["all-at-the-top", "folders"])
+def test_pickled_weights_are_converted_once(model, folder, scratch_root, monkeypatch, flat):
+    """As google/ddpm-celebahq-256 and the CIFAR-10 base of Diff-Pruning are laid out."""
+    pickle_weights(folder / "unet")
+    if flat:
+        for file in [*(folder / "unet").iterdir(), *(folder / "scheduler").iterdir()]:
+            file.rename(folder / file.name)
+        (folder / "unet").rmdir()
+    x = torch.randn(2, 1, 8, 8)
+    t = torch.tensor([3, 700])
+    torch.testing.assert_close(unconditional.load(folder).predict(x, t), model.predict(x, t), rtol=0, atol=0)
+    assert len(list(scratch_root.glob("converted-*/*.safetensors"))) == 1
+    monkeypatch.setattr(torch, "load", None)
+    torch.testing.assert_close(unconditional.load(folder).predict(x, t), model.predict(x, t), rtol=0, atol=0)
+
+
+def test_the_old_names_of_attention_are_read(scratch_root, tmp_path):
+    """google/ddpm-celebahq-256 was saved when diffusers called them query, key, value and proj_attn."""
+    settings = UNET | {"down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "attention_head_dim": None}
+    model = unconditional.create(settings, SCHEDULER, 0)
+    unconditional.save(model, tmp_path / "old")
+    renamed = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+
+    def rename(name: str) -> str:
+        for new, old in renamed.items():
+            name = name.replace(new, old)
+        return name
+
+    assert any(".query." in name for name in torch.load(pickle_weights(tmp_path / "old/unet", rename)))
+    x = torch.randn(2, 1, 8, 8)
+    t = torch.tensor([3, 700])
+    torch.testing.assert_close(unconditional.load(tmp_path / "old").predict(x, t), model.predict(x, t), rtol=0, atol=0)
+
+
+def test_a_pickle_with_code_is_refused(folder, scratch_root):
+    (folder / "unet" / files.WEIGHTS).unlink()
+    torch.save({"weights": Path("x")}, folder / "unet" / files.PICKLED)
+    with pytest.raises(UserError, match=r"model\.bin holds more than tensors, which could run code"):
         unconditional.load(folder)
+    torch.save([torch.zeros(1)], folder / "unet" / files.PICKLED)
+    with pytest.raises(UserError, match=r"model\.bin is no state dict of a network"):
+        unconditional.load(folder)
+    (folder / "unet" / files.PICKLED).write_bytes(b"cut")
+    with pytest.raises(UserError, match=r"model\.bin"):
+        unconditional.load(folder)
+    assert not list(scratch_root.glob("converted-*/*.safetensors"))
+    (folder / "unet" / files.PICKLED).rename(folder / "unet" / "optimizer.bin")
+    with pytest.raises(UserError, match=r"optimizer\.bin is no diffusers network"):
+        unconditional.load(folder)
+
+
+def test_a_network_alone_needs_the_scheduler_of_its_base(model, folder, scratch_root, tmp_path):
+    """As the SISS authors publish their T-shirt base: checkpoint-117500/unet_ema, with what EMAModel adds."""
+    published = tmp_path / "checkpoint-117500/unet_ema"
+    shutil.copytree(folder / "unet", published)
+    pickle_weights(published)
+    config = read_json(published / "config.json") | {"decay": 0.9999, "optimization_step": 117500}
+    (published / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"no scheduler_config\.json in .*unet_ema: name the base's `scheduler`"):
+        unconditional.load(published)
+    files.name_source(tmp_path / "base", str(published), SCHEDULER)
+    loaded = loading.load(tmp_path / "base")
+    assert loaded.config == SCHEDULER
+    x = torch.randn(2, 1, 8, 8)
+    t = torch.tensor([3, 700])
+    torch.testing.assert_close(loaded.predict(x, t), model.predict(x, t), rtol=0, atol=0)
+
+
+def test_weights_of_another_network_are_named(folder):
+    weights = folder / "unet" / files.WEIGHTS
+    whole = load_file(weights)
+    save_file({name: tensor for name, tensor in whole.items() if name != "conv_in.bias"}, weights)
+    with pytest.raises(UserError, match="lack conv_in.bias, which its config.json asks for"):
+        unconditional.load(folder)
+    save_file(whole | {"conv_new.bias": torch.zeros(1)}, weights)
+    with pytest.raises(UserError, match="have conv_new.bias, which its config.json has not"):
+        unconditional.load(folder)
+
+
+def test_latents_are_clipped_only_where_a_scheduler_says_so():
+    silent = {name: value for name, value in SCHEDULER.items() if name != "clip_sample"}
+    assert Schedule.from_config(silent).clip
+    assert not Schedule.from_config(silent, clip=False).clip
+    assert Schedule.from_config(SCHEDULER, clip=False).clip
 
 
 def test_a_hub_id_that_cannot_be_reached_says_how_to_point_at_a_folder(monkeypatch):
@@ -136,21 +233,30 @@ def test_what_is_fetched_of_a_model_on_the_hub(monkeypatch, tmp_path):
         "config.json",
         f"{weights}.safetensors",
     ]
+    pickles = [f"unet/{weights}.bin", f"{weights}.bin"]
     unwanted = [
         "README.md",
+        "optimizer.bin",
+        *pickles,
         "safety_checker/config.json",
         "safety_checker/model.safetensors",
         "text_encoder/model.fp16.safetensors",
-        f"unet/{weights}.bin",
         f"unet/{weights}.non_ema.safetensors",
     ]
 
+    fetched = []
+
     def fetch(source, revision, **patterns):
-        assert set(filter_repo_objects(wanted + unwanted, **patterns)) == set(wanted)
+        fetched.append(set(filter_repo_objects(wanted + unwanted, **patterns)))
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert files.locate("google/ddpm-celebahq-256") == tmp_path
+    assert fetched == [set(wanted), {*wanted, *pickles}]  # pickles only where nothing else came
+    (tmp_path / "model.safetensors").touch()
+    fetched.clear()
     assert files.locate("CompVis/stable-diffusion-v1-4") == tmp_path
+    assert fetched == [set(wanted)]
 
 
 def test_a_model_on_the_hub_is_named_with_its_revision(monkeypatch, tmp_path):
@@ -160,6 +266,7 @@ def test_a_model_on_the_hub_is_named_with_its_revision(monkeypatch, tmp_path):
         asked.append((source, revision))
         snapshot = tmp_path / "hub/snapshots" / (revision or "4f1c2a")
         snapshot.mkdir(parents=True, exist_ok=True)
+        (snapshot / files.WEIGHTS).touch()
         return str(snapshot)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
@@ -168,7 +275,7 @@ def test_a_model_on_the_hub_is_named_with_its_revision(monkeypatch, tmp_path):
     assert files.locate(tmp_path / "base").name == "4f1c2a"
     files.name_source(tmp_path / "older", "google/ddpm-celebahq-256@0b9d")
     assert read_json(tmp_path / "older/source.json") == {"source": "google/ddpm-celebahq-256@0b9d"}
-    assert asked == [("google/ddpm-celebahq-256", revision) for revision in (None, "4f1c2a", "0b9d")]
+    assert [revision for _, revision in asked] == [None, "4f1c2a", "0b9d"]
 
 
 def test_a_full_disk_is_not_taken_for_a_model_that_cannot_be_reached(monkeypatch):

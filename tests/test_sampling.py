@@ -227,3 +227,21 @@ def test_samples_that_are_kept_are_those_of_plain_sampling(model, look):
 def test_no_sample_may_be_near(model):
     images, numbers = early.sample_near(model, KEY, 0, 3, 5, 2, lambda x0: torch.zeros(3, dtype=torch.bool))
     assert images.shape == (0, *model.shape[1:], model.shape[0]) and not len(numbers)
+
+
+@pytest.mark.parametrize(
+    "named, own", [("cpu", "cpu"), ("cuda", "cuda:1"), ("cuda:0", "cuda:0")], ids=["cpu", "any-gpu", "one-gpu"]
+)
+def test_a_worker_keeps_to_the_device_that_was_named(monkeypatch, named, own):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert str(workers.own_device(torch.device(named))) == own
+
+
+def test_workers_share_the_chunks(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    shares = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        shares.append(list(range(8))[workers.own_share(1)])
+    assert shares == [[0, 3, 6], [1, 4, 7], [2, 5]]

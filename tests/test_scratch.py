@@ -149,6 +149,16 @@ def test_a_checkpoint_comes_back(tmp_path):
     assert Checkpoint().load() is None
 
 
+def test_a_checkpoint_of_another_device_comes_back_here(tmp_path, monkeypatch):
+    checkpoint = Checkpoint(tmp_path / "state.pt")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:5")
+        checkpoint.save({"weights": torch.arange(3)})
+    with pytest.raises(RuntimeError, match="CUDA"):
+        torch.load(checkpoint.path)
+    assert checkpoint.load()["weights"].tolist() == [0, 1, 2]
+
+
 def test_several_checkpoints_of_one_work():
     with Scratch("work", []) as scratch:
         scratch.checkpoint_of("first").save({"step": 1})

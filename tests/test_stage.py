@@ -8,6 +8,7 @@ import pytest
 import torch
 from project import ROOT
 
+from palinode.core import work
 from palinode.core.errors import Absent, UserError
 from palinode.core.scratch import Scratch
 from palinode.pipeline import stage
@@ -90,6 +91,27 @@ def test_too_little_memory_is_one_line(folder, monkeypatch, error):
 
     with pytest.raises(SystemExit, match="^error: out of memory: (smaller batches|.*no room for 2 GiB$)"):
         start(monkeypatch, fill, "plan")
+
+
+def test_an_operation_without_a_deterministic_kernel_is_one_line(folder, monkeypatch):
+    def multiply(work):
+        text = "cumsum_cuda_kernel does not have a deterministic implementation, but you set\nmore"
+        raise RuntimeError(text)
+
+    told = "^error: cumsum_cuda_kernel has no deterministic kernel here: set runtime.deterministic to false$"
+    with pytest.raises(SystemExit, match=told):
+        start(monkeypatch, multiply, "plan")
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_torch_is_strict_where_runtime_says_so(deterministic):
+    """With a warning alone, attention on a GPU would add up in any order."""
+    try:
+        work.set_up_torch("cpu", 1, deterministic)
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_a_command_that_is_no_stage_is_named(folder, monkeypatch):

@@ -55,8 +55,10 @@ class Checkpoint:
             temporary.write_bytes(buffer.getbuffer())
 
     def load(self) -> dict | None:
-        """What was saved last, or None."""
-        return torch.load(self.path, weights_only=True) if self.path and self.path.exists() else None
+        """What was saved last, or None; on the CPU, so that a run may go on on another device."""
+        if self.path is None or not self.path.exists():
+            return None
+        return torch.load(self.path, map_location="cpu", weights_only=True)
 
 
 class Scratch:

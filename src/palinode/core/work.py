@@ -61,7 +61,8 @@ class Work:
 
     def set_up_torch(self) -> "torch.device":
         """Let torch use the device of `runtime` and the threads of the plan file; for a stage that needs no device."""
-        return set_up_torch(read_runtime().device, self.threads)
+        runtime = read_runtime()
+        return set_up_torch(runtime.device, self.threads, runtime.deterministic)
 
     @property
     def threads(self) -> int:
@@ -104,25 +105,27 @@ class Cluster(BaseModel):
 class _Runtime(BaseModel):
     device: str
     processes: int
+    deterministic: bool
     cluster: Cluster
 
 
 def read_runtime() -> _Runtime:
-    """How to run: device, sampling processes, and where."""
+    """How to run: device, sampling processes, kernels, and where."""
     return read_plan(RUNTIME, _Runtime)
 
 
-def set_up_torch(device: str, threads: int) -> "torch.device":
+def set_up_torch(device: str, threads: int, deterministic: bool = True) -> "torch.device":
     """torch with so many threads and deterministic kernels; UserError when the device cannot be used.
 
-    device: as in `runtime.device`.
+    device, deterministic: as in `runtime`. Attention on a GPU is deterministic only where torch is not asked to warn
+    alone; so an operation without a deterministic kernel is an error.
     """
     import torch
 
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(deterministic)
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     name = automatic if device == "auto" else device
     try:

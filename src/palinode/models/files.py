@@ -2,15 +2,20 @@
 
 import copy
 import os
+import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from palinode.core import scratch
 from palinode.core.errors import UserError
-from palinode.core.io import REFUSED, read_json, write_json
+from palinode.core.io import REFUSED, atomic, read_json, write_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+PICKLED = "diffusion_pytorch_model.bin"  # the form that older repositories have, such as google/ddpm-celebahq-256
+SCHEDULER = "scheduler_config.json"
 WANTED = ["*.json", "*.safetensors", "*/merges.txt"]  # of a model on the hub; merges: a tokenizer's
 UNUSED = ["*.fp16.*", "*.non_ema.*", "safety_checker/*"]
 
@@ -29,8 +34,12 @@ def locate(source: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     name, _, revision = str(source).partition("@")
+    named: dict[str, Any] = {"revision": revision or None, "ignore_patterns": UNUSED}
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=WANTED, ignore_patterns=UNUSED))
+        place = Path(snapshot_download(name, allow_patterns=WANTED, **named))
+        if next(place.rglob("*.safetensors"), None) is None:
+            place = Path(snapshot_download(name, allow_patterns=[*WANTED, f"*{PICKLED}"], **named))
+        return place
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         if isinstance(error, OSError) and error.errno in REFUSED:
             reason = f"{error.strerror}; HF_HOME names the folder for models of the hub"
@@ -41,13 +50,84 @@ def locate(source: str | Path) -> Path:
         ) from None
 
 
-def name_source(folder: Path, source: str) -> None:
+def with_safetensors(folder: Path) -> Path:
+    """A network's folder with its weights in safetensors: `folder`, or a converted copy where it has only a pickle.
+
+    The copy is made once and stays among unfinished work (core/scratch.py), under the digest of the pickle. Nothing but
+    tensors is read from it, so no code in it can run. UserError when it holds anything else, or there are no weights.
+    """
+    pickled = folder / PICKLED
+    if (folder / WEIGHTS).exists():
+        return folder
+    if not pickled.exists():
+        others = sorted(p.name for ending in ("*.bin", "*.pt", "*.ckpt") for p in folder.glob(ending))
+        if others:
+            raise UserError(f"{folder / others[0]} is no diffusers network: convert it to {WEIGHTS}")
+        raise UserError(
+            f"no {WEIGHTS} in {folder}: expected a diffusers folder; give a local path or download the checkpoint"
+        )
+    converted = scratch.root() / f"converted-{scratch.digest([pickled])[:16]}"
+    if not (converted / WEIGHTS).exists():
+        _convert(pickled, converted / WEIGHTS)
+    shutil.copy(folder / "config.json", converted)
+    return converted
+
+
+def _convert(pickled: Path, weights: Path) -> None:
+    """Write the tensors of a pickle as safetensors, atomically."""
+    from safetensors.torch import save_file
+
+    try:
+        tensors = torch.load(pickled, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(f"{pickled} holds more than tensors, which could run code when read") from None
+    except (RuntimeError, EOFError) as error:
+        raise UserError(f"cannot read {pickled}: {str(error).splitlines()[0]}") from None
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise UserError(f"{pickled} is no state dict of a network: expected are tensors by name")
+    with atomic(weights) as temporary:
+        save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, temporary)
+
+
+def load_network(network: Any, folder: Path, source: Path | None = None) -> Any:
+    """A network of diffusers or transformers from its folder, as float32; network: its class.
+
+    source: the folder that errors name, where `folder` is a copy of it. UserError when the weights cannot be read, or
+    are not those of the network that config.json describes.
+    """
+    source = source or folder
+    loading: dict[str, Any] = {"use_safetensors": True, "torch_dtype": torch.float32, "local_files_only": True}
+    try:
+        loaded, told = network.from_pretrained(folder, output_loading_info=True, **loading)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"cannot read the weights in {source}: {str(error).splitlines()[0]}") from None
+    if told["missing_keys"]:
+        raise UserError(f"the weights in {source} lack {min(told['missing_keys'])}, which its config.json asks for")
+    if told["unexpected_keys"]:
+        raise UserError(f"the weights in {source} have {min(told['unexpected_keys'])}, which its config.json has not")
+    return loaded
+
+
+def read_scheduler(source: Path, folder: Path) -> dict:
+    """The scheduler's configuration of a pixel model: beside source.json where a base names one, else its folder's own.
+
+    UserError when there is none, as in a checkpoint that holds a network alone.
+    """
+    for path in (source / SCHEDULER, folder / "scheduler" / SCHEDULER, folder / SCHEDULER):
+        if path.exists():
+            return read_json(path)
+    raise UserError(f"no {SCHEDULER} in {folder}: name the base's `scheduler` in params.yaml")
+
+
+def name_source(folder: Path, source: str, scheduler: dict | None = None) -> None:
     """Write source.json, which stands for a finished model; an id of the hub with the revision that it has now, so that
-    what was computed is never of another one."""
+    what was computed is never of another one. scheduler: where it is not to be the model's own."""
     place = locate(source)
     is_path = Path(os.path.expanduser(source)).exists()
     fixed = source if is_path else f"{source.partition('@')[0]}@{place.name}"
     write_json(folder / "source.json", {"source": fixed})
+    if scheduler is not None:
+        write_json(folder / SCHEDULER, scheduler)
 
 
 def cast(network: torch.nn.Module, dtype: torch.dtype) -> Any:

@@ -21,7 +21,7 @@ def load(
         model: Diffuser = text_to_image.load(place, device, precision)
         loaded: Kind = "text"
     else:
-        model = unconditional.load(place, device, precision)
+        model = unconditional.load(folder, device, precision)
         loaded = "class" if model.net.config.num_class_embeds else "unconditional"
         if loaded == "class":
             model = class_conditional.wrap(model, str(place))

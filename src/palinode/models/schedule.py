@@ -22,8 +22,11 @@ class Schedule:
     final: float = 1.0
 
     @classmethod
-    def from_config(cls, config: dict) -> "Schedule":
-        """Read a diffusers scheduler_config.json; UserError for what this package does not implement."""
+    def from_config(cls, config: dict, clip: bool = True) -> "Schedule":
+        """Read a diffusers scheduler_config.json; UserError for what this package does not implement.
+
+        clip: what holds where the configuration does not say it; latents are not to be clipped.
+        """
         steps = config["num_train_timesteps"]
         kind = config["beta_schedule"]
         start = config["beta_start"]
@@ -40,7 +43,7 @@ class Schedule:
             raise UserError(f"scheduler: beta_schedule {kind!r} is not supported, only 'linear' and 'scaled_linear'")
         alpha_bar = torch.cumprod(1 - beta, 0)
         final = 1.0 if config.get("set_alpha_to_one", True) else float(alpha_bar[0])
-        return cls(alpha_bar, bool(config.get("clip_sample", True)), final)
+        return cls(alpha_bar, bool(config.get("clip_sample", clip)), final)
 
     def __len__(self) -> int:
         return len(self.alpha_bar)

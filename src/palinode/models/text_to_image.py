@@ -13,7 +13,7 @@ from torch import Tensor
 from palinode.core.errors import UserError
 from palinode.core.io import atomic, read_json, write_json
 from palinode.models.denoiser import Diffuser, Prompt
-from palinode.models.files import cast, locate
+from palinode.models.files import cast, load_network, locate
 from palinode.models.schedule import Schedule
 from palinode.models.word_tokenizer import END, START, word_vocabulary
 
@@ -153,7 +153,7 @@ def create(settings: dict, scheduler: dict, words: list[str], seed: int) -> Text
         vae = AutoencoderKL(**settings["vae"])
         encoder = CLIPTextModel(CLIPTextConfig(vocab_size=len(vocabulary), **ids, **text))
         unet = UNet2DConditionModel(**settings["unet"], cross_attention_dim=text["hidden_size"])
-    schedule = Schedule.from_config(scheduler)
+    schedule = Schedule.from_config(scheduler, clip=False)
     return TextToImage(unet.eval(), schedule, scheduler, vae.eval(), encoder.eval(), tokenizer)
 
 
@@ -171,7 +171,7 @@ def load(source: str | Path, device: str | torch.device = "cpu", precision: str 
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {folder / 'tokenizer'}: {str(error).splitlines()[0]}") from None
     config = read_json(folder / "scheduler/scheduler_config.json")
-    schedule = Schedule.from_config(config)
+    schedule = Schedule.from_config(config, clip=False)
     return TextToImage(loaded["unet"], schedule, config, loaded["vae"], loaded["text_encoder"], tokenizer, precision)
 
 
@@ -192,11 +192,7 @@ def _check_parts(folder: Path, index: dict) -> None:
 def _load_network(folder: Path, kind: list[str]) -> Any:
     """kind: the library and the class of the network."""
     library, name = kind
-    network = getattr(importlib.import_module(library), name)
-    try:
-        return network.from_pretrained(folder, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"cannot read {folder}: {str(error).splitlines()[0]}") from None
+    return load_network(getattr(importlib.import_module(library), name), folder)
 
 
 def save(model: TextToImage, folder: Path, dtype: torch.dtype = torch.float16) -> None:

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from palinode.core.errors import UserError
 from palinode.core.io import atomic, read_json, write_json
 from palinode.models.denoiser import Denoiser, Diffuser
-from palinode.models.files import WEIGHTS, cast, locate
+from palinode.models.files import cast, load_network, locate, read_scheduler, with_safetensors
 from palinode.models.schedule import Schedule
 
 
@@ -26,27 +26,15 @@ def load(source: str | Path, device: str | torch.device = "cpu", precision: str 
     """Load a diffusers folder (or hub id) of an unconditional DDPM, as float32.
 
     Both layouts in use are read: `unet/` and `scheduler/` folders, or everything at the top (older DDPM repositories).
-    UserError when weights are missing, damaged or a pickle.
+    UserError when weights are missing or damaged, or a part is.
     """
     folder = locate(source)
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
-    scheduler = folder / "scheduler" / "scheduler_config.json"
-    if not scheduler.exists():
-        scheduler = folder / "scheduler_config.json"
-    if not (unet / WEIGHTS).exists():
-        pickles = sorted(p.name for ending in ("*.bin", "*.pt", "*.ckpt") for p in unet.glob(ending))
-        if pickles:
-            raise UserError(f"{unet / pickles[0]} is a pickle, which can run code when read: convert it to {WEIGHTS}")
-        raise UserError(
-            f"no {WEIGHTS} in {unet}: expected a diffusers folder; give a local path or download the checkpoint"
-        )
+    readable = with_safetensors(unet)
+    config = read_scheduler(Path(source), folder)
     from diffusers.models.unets.unet_2d import UNet2DModel
 
-    try:
-        net = UNet2DModel.from_pretrained(unet, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"cannot read the weights in {unet}: {str(error).splitlines()[0]}") from None
-    config = read_json(scheduler)
+    net = load_network(UNet2DModel, readable, unet)
     return Diffuser(net.to(device).eval(), Schedule.from_config(config), config, precision)
 
 

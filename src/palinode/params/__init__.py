@@ -77,7 +77,8 @@ class Runtime(Settings):
     """How to run, not what: nothing here is tracked, since nothing here may change a result beyond rounding."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
-    processes: Positive = 1  # sampling processes (accelerate); any number gives the same bytes
+    processes: Positive = 1  # sampling processes; any number gives the same bytes
+    deterministic: bool = True  # false: also kernels that add up in no fixed order, whose bytes differ from run to run
     cluster: Cluster = Cluster()
 
 

@@ -56,7 +56,7 @@ class UnconditionalBase(Settings):
     data: ImageData
     source: str | None = None  # diffusers folder, hub id or id@revision; null: `pretrain` trains one from `model`
     model: dict | None = None  # arguments of diffusers.UNet2DModel beside size and channels
-    scheduler: dict = DDPM_SCHEDULER
+    scheduler: dict = DDPM_SCHEDULER  # with `source`: only where that has none, or is to have another
     pretrain: Training | None = None
     gate: ImageGate | None = None
     start: str | None = None  # a base whose training is continued; for bases that `make tune` trains only

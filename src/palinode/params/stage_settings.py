@@ -67,7 +67,7 @@ class TrainSceneJudge(OfBase):
 class PretrainImages(OfBase):
     source: str | None
     model: dict | None
-    scheduler: dict
+    scheduler: dict | None  # null: the one that comes with `source`
     pretrain: Training | None
     size: int
     channels: int

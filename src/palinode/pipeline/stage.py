@@ -43,9 +43,13 @@ def main(run: Callable[..., None]) -> None:
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command continues from here")
     except (MemoryError, RuntimeError) as error:
-        if not _wants_memory(error):
-            raise
-        sys.exit(f"error: out of memory: {str(error) or 'smaller batches or chunks need less'}".splitlines()[0])
+        message = f"{error}".partition("\n")[0]
+        if _wants_memory(error):
+            sys.exit(f"error: out of memory: {message or 'smaller batches or chunks need less'}")
+        if "does not have a deterministic implementation" in message:
+            operation = message.partition(" ")[0]
+            sys.exit(f"error: {operation} has no deterministic kernel here: set runtime.deterministic to false")
+        raise
     _log(name, time.perf_counter() - start)
     gc.freeze()
 

@@ -16,7 +16,7 @@ SHARDS = "PALINODE_SHARDS"  # set for the worker processes: the scratch folder t
 def launch(scratch: Scratch, processes: int) -> None:
     """Let that many copies of this script make the chunks first; nothing for one process.
 
-    torch's launcher, because accelerate's starts a single process on a CPU.
+    torch's launcher starts them; it tells each its number by RANK, LOCAL_RANK and WORLD_SIZE.
     """
     if processes == 1:
         return
@@ -33,16 +33,13 @@ def shared_folder() -> Path | None:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The device of this worker: its own GPU, or the CPU."""
-    from accelerate import PartialState
-
-    return PartialState(cpu=device.type == "cpu").device
+    """The device of this worker: the one named, such as `cuda:1`; of `cuda` its own of the GPUs that can be seen."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
 
 
 def own_share(threads: int) -> slice:
     """Which chunks are this worker's: every processes-th one."""
-    from accelerate import PartialState
-
-    state = PartialState()
     torch.set_num_threads(threads)  # the launcher changes it, and the bytes may depend on it
-    return slice(state.process_index, None, state.num_processes)
+    return slice(int(os.environ["RANK"]), None, int(os.environ["WORLD_SIZE"]))

@@ -88,12 +88,13 @@ def train(
         # Accumulate one gradient per loss over the micro-batches; only then combine them, since ratio rules and
         # quadratic programs are not linear.
         gradients.zero()
-        values: dict[str, float] = {}
+        parts: list[dict[str, Tensor]] = []
         for batch in batches(step):
             losses = method.losses(seen, batch)
             gradients.backward(losses, 1 / settings.accumulate)
-            for name, loss in losses.items():
-                values[f"loss_{name}"] = values.get(f"loss_{name}", 0.0) + loss.item() / settings.accumulate
+            parts.append({name: loss.detach() for name, loss in losses.items()})
+        # Read only here, since reading a number waits for the device.
+        values = {f"loss_{name}": sum(part[name].item() / settings.accumulate for part in parts) for name in losses}
         values |= {f"norm_{name}": float(gradients.flat[name].norm()) for name in losses}
         update, logged = method.combine({name: gradients.flat[name] for name in losses})
         values |= logged

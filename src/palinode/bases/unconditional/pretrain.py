@@ -25,10 +25,10 @@ def run(work: Work) -> None:
     settings = work.settings(PretrainImages)
     model_folder, log_folder = work.outputs
     if settings.source is not None:
-        files.name_source(model_folder, settings.source)
+        files.name_source(model_folder, settings.source, settings.scheduler)
         write_absence(log_folder, f"{settings.name} is {settings.source}, which is not trained here")
         return
-    assert settings.model is not None
+    assert settings.model is not None and settings.scheduler is not None
     key = (settings.root_seed, settings.name, "pretrain")
     channels = {"in_channels": settings.channels, "out_channels": settings.channels}
     config = settings.model | {"sample_size": settings.size} | channels
