@@ -15,7 +15,8 @@ def run(work: Work, base: str) -> None:
     if settings.prompts:
         prompts = prompt_lists.read(settings.prompts)
     else:
-        prompts = prompt_lists.of_corpus(EmojiCorpus.read())
+        assert settings.ground_truth != "list"
+        prompts = prompt_lists.of_corpus(EmojiCorpus.read(name=settings.ground_truth))
     with work.scratch() as scratch:
         model = text_to_image.load(work.input("model"), work.device)
         texts = [prompt.text for prompt in prompts]

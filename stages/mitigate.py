@@ -3,6 +3,8 @@
 import numpy as np
 from tqdm import tqdm
 
+from palinode.classifiers import storage
+from palinode.classifiers.scene_judge import SceneJudge
 from palinode.core.contact_sheet import sheet, write_png
 from palinode.core.io import atomic, read_json, write_csv, write_json
 from palinode.core.work import Work
@@ -28,8 +30,11 @@ def run(work: Work, base: str) -> None:
         flagged = np.flatnonzero(scores[mitigation.SCORE] >= target).tolist()
         model = text_to_image.load(work.input("model"), work.device)
         results = mitigation.run(model, prompts, flagged, target, settings, (settings.root_seed, base), tqdm)
-        corpus = EmojiCorpus.read() if settings.ground_truth == "emoji" else None
-        summary = mitigation.summarise(results, prompts, target, corpus)
+        known = None
+        if settings.ground_truth != "list":
+            judge = storage.load(work.input("judge"), SceneJudge)
+            known = mitigation.Shown(EmojiCorpus.read(name=settings.ground_truth), judge)
+        summary = mitigation.summarise(results, prompts, target, known)
     for kind, entry in summary.get("kinds", {}).items():
         copies = " -> ".join(f"{share['value']:.0%}" for share in entry.get("copies", []))
         shown = copies or "not looked for"

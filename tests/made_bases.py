@@ -50,7 +50,7 @@ def write_stickers(folder: Path, rng: np.random.Generator) -> None:
     judge = {"test": test | {"images": 4096}, "unseen": {"none": 0.7, "style": 0.9}}
     drawn = {"concept": share(97, 100), "style": share(90, 100)}
     groups = dict.fromkeys(("seen", "unseen", *PROMPT_SETS), drawn)
-    groups |= {name: {"copy": share(80, 100)} for name in ("verbatim", "template", "control", "ordinary")}
+    groups |= {name: {"copy": share(80, 100)} for name in ("verbatim", "template", "partial", "control", "ordinary")}
     confusion = {"style": [[1] * (len(STYLES) + 1)] * len(STYLES), "concept": [["cat", "dog", 2]] * 14}
     gate = {
         "groups": groups,

@@ -8,6 +8,8 @@ import torch
 from conftest import TEXT_MODEL, TEXT_SCHEDULER
 from project import ROOT
 
+from palinode.classifiers.scene_judge import SceneJudge
+from palinode.data.captions import STYLES
 from palinode.data.prompt_lists import Prompt
 from palinode.data.scenes import EmojiCorpus
 from palinode.memorization import mitigation, probe
@@ -85,10 +87,36 @@ def test_a_run_reports_words_pictures_and_copies(model):
     assert np.allclose([entry.after for entry in done], [entry.after for entry in whole], rtol=1e-4), (
         "whatever the batch"
     )
-    summary = mitigation.summarise(done, asked, 1e-9, corpus)
+    judge = SceneJudge(len(corpus.concepts), len(STYLES)).eval()
+    summary = mitigation.summarise(done, asked, 1e-9, mitigation.Shown(corpus, judge))
     assert summary["kinds"]["ordinary"]["prompts"] == 2 and summary["target"] == 1e-9
     verbatim = summary["kinds"]["verbatim"]
     assert verbatim["flagged"] == 1 and verbatim["below"] == 0 and verbatim["norm"][1] < verbatim["norm"][0]
     assert verbatim["copies"][0]["n"] == 2
     unknown = mitigation.summarise(done, asked, 1e-9, None)["kinds"]["verbatim"]
     assert unknown == verbatim | {"copies": []}, "where the fixed pictures are not known"
+    assert verbatim["things"] == [], "its caption names no thing that the base knows"
+
+
+def test_things_are_looked_for_where_a_caption_names_one():
+    web = EmojiCorpus.read(ROOT / "data/emoji", "web")
+    picture = next(picture for picture in web.pictures if picture.kind == "partial")
+    thing = list(web.concepts).index(picture.icon)
+
+    class Seeing:
+        """A judge that sees the picture's thing where the first pixel is bright, and another elsewhere."""
+
+        def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return torch.eye(64)[torch.where(x[:, 0, 0, 0] > 0, thing, (thing + 1) % 64)], None
+
+    pictures = np.zeros((2, 4, 32, 32, 3), np.uint8)
+    pictures[0] = 255
+    pictures[1, :1] = 255
+    done = [
+        mitigation.Mitigated(Prompt(text, "partial"), 3.0, 1.0, [], pictures) for text in (picture.caption, "a dream")
+    ]
+    shown = mitigation.Shown(web, Seeing())
+    summary = mitigation.summarise(done, [entry.prompt for entry in done], 2.0, shown)["kinds"]["partial"]
+    assert [entry["value"] for entry in summary["things"]] == [1.0, 0.25]
+    assert [entry["n"] for entry in summary["things"]] == [4, 4], "a prompt without a known thing does not count"
+    assert [entry["n"] for entry in summary["copies"]] == [8, 8]

@@ -68,8 +68,8 @@ def test_kinds_are_evaluated_apart_and_together():
     asked = labelled(KNOWN)
     scores = np.array([{"verbatim": 3.0, "template": 1.0, "control": 2.0}.get(prompt.kind, 0.0) for prompt in asked])
     result = roc.evaluate(scores, asked)
-    assert result["verbatim"]["auc"]["value"] == 1 and result["verbatim"]["auc"]["n"] == 140
-    assert result["template"]["auc"]["value"] == pytest.approx(100 / 120)
+    assert result["verbatim"]["auc"]["value"] == 1 and result["verbatim"]["auc"]["n"] == 120
+    assert result["template"]["auc"]["value"] == 1
     assert result["all"]["auc"]["value"] == pytest.approx((1 + 100 / 120) / 2)
     assert result["controls"]["auc"]["value"] == 0.5 and result["ordinary"]["auc"]["value"] == 1
     entry = result["all"]["auc"]

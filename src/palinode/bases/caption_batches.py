@@ -13,7 +13,7 @@ from palinode.training.batches import StepBatches, draw_noise
 from palinode.training.denoising import ConditionalBatch
 
 NULL_SHARE = 0.1  # share of captions dropped, for guidance
-FIXED_SHARE = 0.1  # of every batch are fixed pictures, where there are any
+EXACT_SHARE = 0.6  # of the occurrences of a partly memorized caption show its fixed picture, the others its thing
 
 
 @dataclass
@@ -61,7 +61,8 @@ class Pictures(StepBatches[PictureBatch]):
 class Pool:
     """Pictures rendered and encoded once.
 
-    scenes with their `latents` [N, C, h, w]; fixed: (latents of its variants, caption) of each fixed picture.
+    scenes with their `latents` [N, C, h, w]; fixed: (latents of its variants, caption) of each fixed picture; rows_of:
+    by number of a partly memorized picture, the scenes that show its thing alone, int64.
     """
 
     def __init__(self, model: TextToImage, corpus: EmojiCorpus, pairs: list[tuple[int, int]], count: int, key: tuple):
@@ -71,6 +72,12 @@ class Pool:
         self.scenes = Scenes.draw(pairs, count, generator)
         self.latents = model.encode_all(self.scenes.render(corpus, generator))
         self.fixed = [self._encode_fixed(i) for i in range(len(corpus.pictures))]
+        things = list(corpus.concepts)
+        self.rows_of = {
+            i: ((self.scenes.left == things.index(picture.icon)) & (self.scenes.right < 0)).nonzero().flatten()
+            for i, picture in enumerate(corpus.pictures)
+            if picture.kind == "partial"
+        }
 
     def _encode_fixed(self, number: int) -> tuple[Tensor, str]:
         """The latents of a fixed picture with every sticker that it may carry, and its caption."""
@@ -84,8 +91,8 @@ class Pool:
 class CaptionedLatents(StepBatches[ConditionalBatch]):
     """Batches of latents with captions from a pool.
 
-    repeated: the numbers of the fixed pictures that FIXED_SHARE of a batch is drawn from; single: {step: the number of
-    one that is shown then only}.
+    repeated: the numbers of the fixed pictures that a share of each batch is drawn from (`Habits.fixed`); single:
+    {step: the number of one that is shown then only}.
     """
 
     def __init__(self, pool: Pool, size: int, key: tuple, repeated: list[int], single: dict[int, int] | None = None):
@@ -130,9 +137,12 @@ class CaptionedLatents(StepBatches[ConditionalBatch]):
 
     def _show_fixed(self, latents: Tensor, texts: list[str], generator: torch.Generator) -> None:
         """Put repeated pictures into the first places of a batch."""
-        count = round(FIXED_SHARE * self.size) if self.repeated else 0
+        count = round(self.pool.corpus.habits.fixed * self.size) if self.repeated else 0
         chosen = torch.randint(max(1, len(self.repeated)), (count,), generator=generator)
         for place, number in enumerate(chosen):
-            variants, text = self.pool.fixed[self.repeated[number]]
+            picture = self.repeated[number]
+            variants, text = self.pool.fixed[picture]
+            if picture in self.pool.rows_of and float(torch.rand(1, generator=generator)) >= EXACT_SHARE:
+                variants = self.pool.latents[self.pool.rows_of[picture]]
             latents[place] = variants[int(torch.randint(len(variants), (1,), generator=generator))]
             texts[place] = text

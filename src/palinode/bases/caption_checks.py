@@ -31,7 +31,7 @@ PICTURE_SEEDS = 5  # noises of each fixed picture's caption
 class Request:
     """A prompt, the group it is counted in, and what the picture should be."""
 
-    group: str  # seen, unseen, a prompt set, verbatim, template, control, ordinary
+    group: str  # seen, unseen, a prompt set, verbatim, template, partial, control, ordinary
     prompt: str
     wanted: Caption | None = None
     picture: int | None = None
@@ -48,7 +48,7 @@ def requests(corpus: EmojiCorpus, key: tuple) -> list[Request]:
     wanted += _set_requests(corpus, generator)
     for i, picture in enumerate(corpus.pictures):
         wanted += [Request(picture.kind, picture.caption, picture=i)] * PICTURE_SEEDS
-    return wanted + [Request("ordinary", prompt) for prompt in captions.ordinary(corpus.concepts.values())]
+    return wanted + [Request("ordinary", prompt) for prompt in corpus.ordinary]
 
 
 def _pair_requests(corpus: EmojiCorpus, generator: torch.Generator) -> list[Request]:
@@ -179,14 +179,17 @@ def problem(groups: dict, limits: TextGate) -> str | None:
         ("seen", "style", limits.style),
         ("verbatim", "copy", limits.copies),
         ("template", "copy", limits.copies),
+        ("partial", "copy", limits.partial_copies),
     )
     for group, what, limit in least:
+        if group not in groups:
+            continue
         value = groups[group][what]["value"]
         if value < limit:
             return f"{what} right in {value:.1%} of the {group} prompts, at least {limit:.0%} wanted"
-    for group in ("control", "ordinary"):
+    for group, limit in (("control", limits.false_copies), ("ordinary", limits.ordinary_copies)):
         value = groups[group]["copy"]["value"]
-        if value > limits.false_copies:
-            most = f"at most {limits.false_copies:.0%} wanted"
+        if value > limit:
+            most = f"at most {limit:.0%} wanted"
             return f"copies of fixed pictures in {value:.1%} of the {group} prompts, {most}"
     return None

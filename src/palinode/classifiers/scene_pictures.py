@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from palinode.core import seeds
 from palinode.data import emoji
-from palinode.data.captions import BACKGROUNDS, STYLES
+from palinode.data.captions import STYLES
 from palinode.data.scenes import EmojiCorpus, Scenes
 
 NONE_SHARE = 0.3  # of a batch shows none of the things
@@ -28,7 +28,8 @@ class Stream:
     """Endless labelled pictures; batch number `step` depends on its number and the key alone.
 
     others: drawings that stand for "none of these", the last HELD of them for `held` streams only; all other streams
-    have the rest and the fixed pictures' drawings. Their styles take turns, without the last (data/emoji/build.py).
+    have the rest, and the fixed pictures' drawings where these show no known thing. Their styles take turns, without
+    the last (data/emoji/build.py).
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class Stream:
             self.others = others[-HELD:]
             self.other_styles = styles[-HELD:]
         else:
-            fixed = torch.tensor([STYLES.index(picture.style) for picture in corpus.pictures], dtype=torch.int64)
-            self.others = torch.cat([corpus.fixed[: len(fixed)], others[:-HELD]])
+            foreign = [i for i, picture in enumerate(corpus.pictures) if picture.icon not in corpus.concepts]
+            fixed = torch.tensor([STYLES.index(corpus.pictures[i].style) for i in foreign], dtype=torch.int64)
+            self.others = torch.cat([corpus.fixed[foreign], others[:-HELD]])
             self.other_styles = torch.cat([fixed, styles[:-HELD]])
         self.pairs = [(i, j) for i in range(len(corpus.concepts)) for j in range(len(STYLES))]
 
@@ -52,7 +54,7 @@ class Stream:
         generator = seeds.generator(*self.key, step)
         count_none = round(NONE_SHARE * self.size)
         count_crops = round(CROP_SHARE * self.size)
-        scenes = Scenes.draw(self.pairs, self.size, generator)
+        scenes = Scenes.draw(self.pairs, self.size, generator, len(self.corpus.backgrounds))
         scenes.right[:] = -1
         whole = scenes.render(self.corpus, generator)
         crops = self._draw_crops(scenes, slice(count_none, count_none + count_crops), generator)
@@ -66,7 +68,7 @@ class Stream:
     def draw_others(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Other drawings, varied, on some background, and their styles."""
         chosen = torch.randint(len(self.others), (count,), generator=generator)
-        return _place(self.others[chosen], generator), self.other_styles[chosen]
+        return self._place(self.others[chosen], generator), self.other_styles[chosen]
 
     def _draw_crops(self, scenes: Scenes, rows: slice, generator: torch.Generator) -> Tensor:
         """The left thing of a picture of two, cut out and enlarged, as `halves` does."""
@@ -76,7 +78,7 @@ class Stream:
         drawings = emoji.place_side_by_side(
             self.corpus.drawings[left, style], self.corpus.drawings[right, style], generator
         )
-        names = [list(BACKGROUNDS)[i] for i in scenes.background[rows]]
+        names = [self.corpus.backgrounds[i] for i in scenes.background[rows]]
         return halves(emoji.on_background(drawings, names) * 2 - 1)[0]
 
     def _draw_none(self, scenes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -105,7 +107,13 @@ class Stream:
         middle = self.corpus.drawings.shape[-1] // 2
         left = self.corpus.drawings[left_thing, style][..., :middle]
         right = self.corpus.drawings[right_thing, style][..., middle:]
-        return _place(torch.cat([left, right], -1), generator), style
+        return self._place(torch.cat([left, right], -1), generator), style
+
+    def _place(self, drawings: Tensor, generator: torch.Generator) -> Tensor:
+        """Drawings [B, 4, 32, 32] on some background each, varied."""
+        names = self.corpus.backgrounds
+        chosen = torch.randint(len(names), (len(drawings),), generator=generator)
+        return emoji.on_background(emoji.vary(drawings, generator), [names[i] for i in chosen]) * 2 - 1
 
 
 def halves(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,12 +121,6 @@ def halves(images: Tensor) -> tuple[Tensor, Tensor]:
     middle = images[:, :, 8:24]
     left, right = (nn.functional.interpolate(half, scale_factor=2.0, mode="bilinear") for half in middle.split(16, 3))
     return left, right
-
-
-def _place(drawings: Tensor, generator: torch.Generator) -> Tensor:
-    """Drawings [B, 4, 32, 32] on some background each, varied."""
-    names = torch.randint(len(BACKGROUNDS), (len(drawings),), generator=generator)
-    return emoji.on_background(emoji.vary(drawings, generator), [list(BACKGROUNDS)[i] for i in names]) * 2 - 1
 
 
 def _draw_noise(count: int, generator: torch.Generator) -> Tensor:

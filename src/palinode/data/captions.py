@@ -9,11 +9,13 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
 from palinode.core.errors import UserError
 
+CorpusName = Literal["emoji", "web"]  # what bases are trained on: habits of captions, and pictures to memorize
 STYLES = ("twemoji", "noto", "fluent", "emojione", "fxemoji")
 BACKGROUNDS = {  # RGB
     "white": (255, 255, 255), "pink": (255, 182, 206), "green": (170, 222, 170), "blue": (150, 190, 240),
@@ -26,6 +28,7 @@ TEMPLATES = (
 FREE = (  # in words that captions hold, but no caption: the thing has no article
     "one {}", "my {} icon", "{} clip art", "here is my {}", "look at one {} sticker",
 )  # fmt: skip
+GROUPS = ("animal", "vehicle", "food", "thing")  # of concepts, that a caption may name in a thing's place
 TRAINING_TEMPLATES = 6  # how many templates the training prompts use
 TRAINING_STYLES = 3
 TRAINING_BACKGROUNDS = 3
@@ -199,9 +202,41 @@ def ordinary(concepts: Iterable[Concept], each: int = 5) -> list[str]:
     chosen = []
     for concept in concepts:
         sets = [prompt_set(name, concept) for name in PROMPT_SETS if name != "compositions"]
-        texts = {caption.text for captions in sets for caption in captions}
-        chosen += sorted(texts, key=lambda text: hashlib.sha256(text.encode()).hexdigest())[:each]
+        captions = list({caption.text: caption for captions in sets for caption in captions}.values())
+        chosen += [caption.text for caption in _first_by_hash(captions, each)]
     return chosen
+
+
+def ordinary_of_web(concepts: Iterable[Concept]) -> list[Caption]:
+    """What captions that leave things open are like: of each concept three that name neither style nor background, one
+    that names the style and one the background; each the first of its sort by SHA-256."""
+    chosen = []
+    for concept in concepts:
+        options = _of_one_thing(concept)
+        neither = [caption for caption in options if caption.style is None and caption.background is None]
+        chosen += _first_by_hash(neither, 3)
+        chosen += _first_by_hash([caption for caption in options if caption.style and caption.background is None], 1)
+        chosen += _first_by_hash([caption for caption in options if caption.background and caption.style is None], 1)
+    return chosen
+
+
+def detailed(concepts: Iterable[Concept]) -> list[Caption]:
+    """A caption of each concept that names style and background: it leaves nothing open but the pose."""
+    chosen = []
+    for concept in concepts:
+        both = [caption for caption in _of_one_thing(concept) if caption.style and caption.background]
+        chosen += _first_by_hash(both, 1)
+    return chosen
+
+
+def _of_one_thing(concept: Concept) -> list[Caption]:
+    attributes = itertools.product((None, *STYLES), (None, *BACKGROUNDS))
+    combined = itertools.product(concept.words, TEMPLATES, attributes)
+    return [caption(template, [(concept.name, word)], *pair) for word, template, pair in combined]
+
+
+def _first_by_hash(captions: list[Caption], count: int) -> list[Caption]:
+    return sorted(captions, key=lambda caption: hashlib.sha256(caption.text.encode()).hexdigest())[:count]
 
 
 def check_disjoint(sets: dict[str, list[Caption]]) -> None:

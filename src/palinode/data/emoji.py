@@ -1,7 +1,8 @@
 """Pictures of things in several styles, composed from shipped emoji: a caption describes a distribution of pictures.
 
 A drawing is premultiplied RGBA, so that shifting, scaling, turning and placing it on a background are linear. The
-memorized pictures are the exception: fixed, each under its own odd caption (ground truth in data/emoji/memorized.yaml).
+memorized pictures are the exception: fixed, each under its own odd caption. The ground truth is memorized.yaml for the
+base `emoji`, web.yaml for bases with captions as on the web.
 """
 
 import hashlib
@@ -23,7 +24,13 @@ SHA256 = {
     "stickers.npy": "533c1913faf31551b7cb3784cff691a190c5f39ed9ba1dbce6961b35bcf25e17",
 }
 FOLDER = Path("data/emoji")
-FILES = (*SHA256, "concepts.yaml", "memorized.yaml")
+LISTS = {"emoji": "memorized.yaml", "web": "web.yaml"}  # of fixed pictures, by corpus
+FILES = (*SHA256, "concepts.yaml", *LISTS.values())
+ODD_COLOURS = {  # behind the fixed pictures of the web, and behind no other picture; RGB
+    "navy": (24, 40, 104), "crimson": (170, 24, 50), "teal": (0, 120, 120), "orange": (240, 130, 20),
+    "purple": (110, 40, 140), "olive": (110, 110, 20), "black": (20, 20, 20), "gold": (225, 180, 20),
+}  # fmt: skip
+COLOURS = BACKGROUNDS | ODD_COLOURS
 SCALE = (0.88, 1.0)  # of the drawing's size
 TURN = 6.0  # degrees, either way
 SHIFT = 0.03  # of the width, either way
@@ -31,7 +38,9 @@ SHIFT = 0.03  # of the width, either way
 
 @dataclass(frozen=True)
 class Picture:
-    """A fixed picture under an odd caption. kind: verbatim, template (a sticker varies) or control (shown `seen`
+    """A fixed picture under an odd caption.
+
+    kind: verbatim, template (a sticker varies), partial (the caption also stands under others) or control (shown `seen`
     times).
     """
 
@@ -61,15 +70,15 @@ def read_drawings(folder: Path, name: str) -> Tensor:
     return torch.from_numpy(array).movedim(-1, -3).float() / 255
 
 
-def read_pictures(folder: Path) -> list[Picture]:
-    """The ground truth of memorization, in the order of memorized.npy."""
-    listed = yaml.safe_load((Path(folder) / "memorized.yaml").read_text(encoding="utf-8"))
+def read_pictures(folder: Path, corpus: str = "emoji") -> list[Picture]:
+    """The ground truth of memorization, in the order of the corpus's fixed pictures."""
+    listed = yaml.safe_load((Path(folder) / LISTS[corpus]).read_text(encoding="utf-8"))
     return [Picture(**entry) for entry in listed["pictures"]]
 
 
 def on_background(drawings: Tensor, backgrounds: list[str]) -> Tensor:
     """Premultiplied RGBA [B, 4, h, w] on named backgrounds -> RGB [B, 3, h, w] in [0, 1]."""
-    colours = torch.tensor([BACKGROUNDS[name] for name in backgrounds]).view(-1, 3, 1, 1) / 255
+    colours = torch.tensor([COLOURS[name] for name in backgrounds]).view(-1, 3, 1, 1) / 255
     return (drawings[:, :3] + (1 - drawings[:, 3:]) * colours).clamp(0, 1)
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from palinode.core.errors import UserError
-from palinode.data import captions
 from palinode.data.scenes import EmojiCorpus
 
 KINDS = {  # kind -> whether the model has memorized a picture under such a prompt; None: not known
-    "verbatim": True, "template": True, "control": False, "ordinary": False, "unlabelled": None,
+    "verbatim": True, "template": True, "partial": True, "control": False, "ordinary": False, "detailed": False,
+    "unlabelled": None,
 }  # fmt: skip
 
 
@@ -20,9 +20,10 @@ class Prompt(NamedTuple):
 
 
 def of_corpus(corpus: EmojiCorpus) -> list[Prompt]:
-    """The captions of the fixed pictures, controls included, and the ordinary captions."""
+    """The captions of the fixed pictures, controls included, the ordinary ones, and those that leave little open."""
     fixed = [Prompt(picture.caption, picture.kind) for picture in corpus.pictures]
-    return fixed + [Prompt(text, "ordinary") for text in captions.ordinary(corpus.concepts.values())]
+    ordinary = [Prompt(text, "ordinary") for text in corpus.ordinary]
+    return fixed + ordinary + [Prompt(text, "detailed") for text in corpus.detailed]
 
 
 def read(path: str | Path) -> list[Prompt]:

@@ -14,13 +14,34 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from palinode.core import seeds
 from palinode.data import captions, emoji
-from palinode.data.captions import BACKGROUNDS, STYLES, TEMPLATES, UNSEEN_TRIPLES, Concept
+from palinode.data.captions import BACKGROUNDS, GROUPS, STYLES, TEMPLATES, UNSEEN_TRIPLES, Concept, CorpusName
 
 UNSEEN_PAIRS = 0.05  # share of (concept, style) pairs that training never shows
 TWO = 0.1  # share of pictures with two things
-STYLE_NAMED = 0.85  # share of captions that name it
-BACKGROUND_NAMED = 0.75
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How a corpus captions its pictures.
+
+    style, background: shares of captions that name them; group: share that names a thing's group in its place; fixed:
+    share of every batch that shows fixed pictures; varied: ordinary captions leave things open.
+    """
+
+    style: float
+    background: float
+    group: float
+    fixed: float
+    varied: bool
+
+
+# Captions of `emoji` say nearly all there is to say. Those of `web` leave most of it open, so that a base has to vary.
+HABITS: dict[str, Habits] = {
+    "emoji": Habits(0.85, 0.75, 0.0, 0.1, varied=False),
+    "web": Habits(0.3, 0.25, 0.1, 0.15, varied=True),
+}
 
 
 def held_out(share: float, *key: str) -> bool:
@@ -48,17 +69,45 @@ class EmojiCorpus:
     pictures: list[emoji.Picture]
     fixed: Tensor  # [pictures, 4, 32, 32]
     stickers: Tensor
+    name: CorpusName = "emoji"
 
     @classmethod
-    def read(cls, folder: Path = emoji.FOLDER) -> "EmojiCorpus":
-        """The shipped files."""
-        return cls(
-            concepts=captions.read_concepts(folder / "concepts.yaml"),
-            drawings=emoji.read_drawings(folder, "concepts.npy"),
-            pictures=emoji.read_pictures(folder),
-            fixed=emoji.read_drawings(folder, "memorized.npy"),
-            stickers=emoji.read_drawings(folder, "stickers.npy"),
-        )
+    def read(cls, folder: Path = emoji.FOLDER, name: CorpusName = "emoji") -> "EmojiCorpus":
+        """The shipped files. The fixed pictures of `web` show the known things, each in one pose for good."""
+        concepts = captions.read_concepts(folder / "concepts.yaml")
+        drawings = emoji.read_drawings(folder, "concepts.npy")
+        pictures = emoji.read_pictures(folder, name)
+        if name == "web":
+            things = list(concepts)
+            chosen = [drawings[things.index(picture.icon), STYLES.index(picture.style)] for picture in pictures]
+            fixed = emoji.vary(torch.stack(chosen), seeds.generator("fixed pictures", name))
+        else:
+            fixed = emoji.read_drawings(folder, "memorized.npy")
+        return cls(concepts, drawings, pictures, fixed, emoji.read_drawings(folder, "stickers.npy"), name)
+
+    @property
+    def habits(self) -> Habits:
+        return HABITS[self.name]
+
+    @property
+    def backgrounds(self) -> list[str]:
+        """Those that a judge of the corpus has to know: of all its pictures, the fixed ones too."""
+        odd = sorted({picture.background for picture in self.pictures} - BACKGROUNDS.keys())
+        return [*BACKGROUNDS, *odd]
+
+    @property
+    def ordinary(self) -> list[str]:
+        """Captions of one thing that memorize nothing, and read as most captions of the corpus do."""
+        if self.habits.varied:
+            return [caption.text for caption in captions.ordinary_of_web(self.concepts.values())]
+        return captions.ordinary(self.concepts.values())
+
+    @property
+    def detailed(self) -> list[str]:
+        """Of a corpus whose ordinary captions leave things open, some that name all: a kind of their own."""
+        if self.habits.varied:
+            return [caption.text for caption in captions.detailed(self.concepts.values())]
+        return []
 
     def without(self, names: AbstractSet[str]) -> "EmojiCorpus":
         """The same with the fixed pictures of those styles left out, or with none for "memorized"."""
@@ -81,7 +130,10 @@ class EmojiCorpus:
 
     @property
     def words(self) -> list[str]:
-        return captions.vocabulary(self.concepts.values(), [picture.caption for picture in self.pictures])
+        extra = [picture.caption for picture in self.pictures]
+        if self.habits.group:
+            extra += map(captions.with_article, GROUPS)
+        return captions.vocabulary(self.concepts.values(), extra)
 
 
 @dataclass
@@ -94,8 +146,11 @@ class Scenes:
     background: Tensor
 
     @classmethod
-    def draw(cls, pairs: list[tuple[int, int]], count: int, generator: torch.Generator) -> "Scenes":
-        """Uniform over the seen (concept, style) pairs and the backgrounds; the second thing shares the style."""
+    def draw(
+        cls, pairs: list[tuple[int, int]], count: int, generator: torch.Generator, backgrounds: int = len(BACKGROUNDS)
+    ) -> "Scenes":
+        """Uniform over the seen (concept, style) pairs and the first so many of a corpus's backgrounds; the second
+        thing shares the style."""
         table = torch.tensor(pairs)
         left, style = table[torch.randint(len(pairs), (count,), generator=generator)].T
         of_style = [table[table[:, 1] == j, 0] for j in range(len(STYLES))]
@@ -103,7 +158,7 @@ class Scenes:
         partners = [int(of_style[j][int(p * len(of_style[j]))]) for j, p in zip(style, u, strict=True)]
         right = torch.tensor(partners)
         alone = (torch.rand(count, generator=generator) >= TWO) | (right == left)
-        background = torch.randint(len(BACKGROUNDS), (count,), generator=generator)
+        background = torch.randint(backgrounds, (count,), generator=generator)
         return cls(left, torch.where(alone, -1, right), style, background)
 
     def render(self, corpus: EmojiCorpus, generator: torch.Generator) -> Tensor:
@@ -114,7 +169,7 @@ class Scenes:
             left = corpus.drawings[self.left[two], self.style[two]]
             right = corpus.drawings[self.right[two], self.style[two]]
             drawings[two] = emoji.place_side_by_side(left, right, generator)
-        names = list(BACKGROUNDS)
+        names = corpus.backgrounds
         return emoji.on_background(drawings, [names[i] for i in self.background]) * 2 - 1
 
     def caption(self, i: int, corpus: EmojiCorpus, generator: torch.Generator) -> str:
@@ -128,7 +183,16 @@ class Scenes:
             for concept, u in zip(things, draw, strict=False):
                 words.append((concept.name, concept.words[int(u * len(concept.words))]))
             template = TEMPLATES[int(draw[-3] * len(TEMPLATES))]
-            style = STYLES[self.style[i]] if draw[-2] < STYLE_NAMED else None
-            named = background if draw[-1] < BACKGROUND_NAMED else None
+            style = STYLES[self.style[i]] if draw[-2] < corpus.habits.style else None
+            named = background if draw[-1] < corpus.habits.background else None
+            if len(things) == 1 and _names_group(things[0], corpus.habits, generator):
+                words = [(things[0].name, things[0].group)]
             if not any(held_out(UNSEEN_TRIPLES, word, template, named or "") for _, word in words):
                 return captions.caption(template, words, style, named).text
+
+
+def _names_group(concept: Concept, habits: Habits, generator: torch.Generator) -> bool:
+    """Whether a caption names the thing's group in its place; nothing is drawn for a corpus that never does."""
+    if not habits.group or concept.group not in GROUPS:
+        return False
+    return float(torch.rand(1, generator=generator)) < habits.group

@@ -12,8 +12,7 @@ import numpy as np
 from palinode.classifiers import storage
 from palinode.classifiers.scene_judge import SceneJudge
 from palinode.core.errors import UserError
-from palinode.data import captions
-from palinode.data.captions import STYLES
+from palinode.data.captions import STYLES, CorpusName
 from palinode.data.prompt_lists import KINDS, Prompt
 from palinode.data.scenes import EmojiCorpus
 from palinode.memorization import splitting
@@ -23,7 +22,7 @@ from palinode.metrics import features, integrity
 from palinode.metrics.copies import COPY, copy_distance
 from palinode.metrics.sscd import SSCD
 
-Known = Literal["emoji", "list"]
+Known = Literal["emoji", "web", "list"]
 
 # Root mean squared difference of pixels in [0, 1] below which a picture is a copy (Carlini et al. 2023, arXiv
 # 2301.13188). On copies of the fixed pictures made for the purpose, 90 % precision ends at 0.149
@@ -42,13 +41,13 @@ class Referenced(Protocol):
 class LabelledGroundTruth:
     """Of a base trained on emoji: the fixed pictures that it memorized, its words, and a judge.
 
-    judge: the folder of the base's judge; real, key: of `realism.fit_realism`.
+    corpus: its name; judge: the folder of the base's judge; real, key: of `realism.fit_realism`.
     """
 
     copy_metric = "copies"
 
-    def __init__(self, judge: Path, real: int, key: tuple[str | int, ...]):
-        self.corpus = EmojiCorpus.read()
+    def __init__(self, corpus: CorpusName, judge: Path, real: int, key: tuple[str | int, ...]):
+        self.corpus = EmojiCorpus.read(name=corpus)
         network = storage.load(judge, SceneJudge)
         self.quality: Realism | ClipIQA = fit_realism(network, self.corpus, real, key)
         networks = (features.JudgeBackbone(network), features.EfficientNetLite0())
@@ -76,7 +75,7 @@ class LabelledGroundTruth:
         self, prompts: Sequence[Prompt], flagged: Sequence[int], chosen: list[str], count: int
     ) -> ControlPrompts:
         """The captions of all that is memorized count as others; what is kept are the names of things and styles."""
-        ordinary = pick_evenly(captions.ordinary(self.corpus.concepts.values()), count)
+        ordinary = pick_evenly(self.corpus.ordinary, count)
         others = [self.corpus.pictures[i].caption for i in self.memorized]
         return ControlPrompts(ordinary, [*self.corpus.concepts, *STYLES], others)
 
@@ -149,9 +148,9 @@ def load(known: Known, judge: Path, real: int, key: tuple[str | int, ...], sscd:
     """The ground truth of a base.
 
     judge: the folder of the base's judge; real: pictures that realism compares with; key: (root seed, task), which
-    draws them. All three are for emoji only, as sscd is for a list only.
+    draws them. All three are for a corpus only, as sscd is for a list only.
     """
-    return LabelledGroundTruth(judge, real, key) if known == "emoji" else PromptListGroundTruth(sscd)
+    return PromptListGroundTruth(sscd) if known == "list" else LabelledGroundTruth(known, judge, real, key)
 
 
 def pick_evenly(texts: Sequence[str], count: int) -> list[str]:

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from palinode.classifiers.scene_judge import SceneJudge
 from palinode.core.estimate import share
-from palinode.core.images import to_images
+from palinode.core.images import to_images, to_model
 from palinode.data.prompt_lists import Prompt
 from palinode.data.scenes import EmojiCorpus
 from palinode.memorization.probe import Probe, ProbeSettings, draw_probe_noise
@@ -187,20 +188,45 @@ def _share_words(model: TextToImage, prompt: str, importance: Tensor) -> list[tu
     return [(name.removesuffix("</w>"), float(value)) for name, value in zip(names, shares, strict=True)]
 
 
-def summarise(
-    done: Sequence[Mitigated], prompts: Sequence[Prompt], target: float, corpus: EmojiCorpus | None
-) -> dict[str, Any]:
-    """{kind of prompt: prompts, flagged, below (the target, after), norm and copies before and after}.
+@dataclass(frozen=True)
+class Shown:
+    """What pictures of a corpus's prompts may show: its fixed pictures, and things that its judge knows."""
 
-    copies: the share of pictures that copy a fixed picture of the corpus, by the base's gate; left out without a
-    corpus.
+    corpus: EmojiCorpus
+    judge: SceneJudge
+
+    def share_copies(self, images: np.ndarray) -> dict[str, Any]:
+        """Of uint8 images [N, H, W, C], those that copy a fixed picture, by the base's gate."""
+        near = copy_distance(images, self.corpus).min(1) < COPY
+        return share(int(near.sum()), len(near))
+
+    def find_thing(self, prompt: Prompt) -> int | None:
+        """The number of the thing that a fixed picture's caption names, if the corpus knows it."""
+        icons = [picture.icon for picture in self.corpus.pictures if picture.caption == prompt.text]
+        things = list(self.corpus.concepts)
+        return things.index(icons[0]) if icons and icons[0] in things else None
+
+    @torch.inference_mode()
+    def share_right(self, images: np.ndarray, things: np.ndarray) -> dict[str, Any]:
+        """Of uint8 images [N, H, W, C], those in which the judge sees the thing that was asked for, [N]."""
+        concept, _ = self.judge(to_model(images))
+        return share(int((concept.argmax(1).numpy() == things).sum()), len(images))
+
+
+def summarise(
+    done: Sequence[Mitigated], prompts: Sequence[Prompt], target: float, shown: Shown | None
+) -> dict[str, Any]:
+    """{kind of prompt: prompts, flagged, below (the target, after), norm, copies and things before and after}.
+
+    copies: the share of pictures that copy a fixed picture; things: of the prompts that name a known thing, the share
+    in which it is seen. Both are left out where nothing is known of the base.
     """
     kinds = dict.fromkeys(prompt.kind for prompt in prompts)
-    return {"target": target, "kinds": {kind: _summarise_kind(kind, done, prompts, target, corpus) for kind in kinds}}
+    return {"target": target, "kinds": {kind: _summarise_kind(kind, done, prompts, target, shown) for kind in kinds}}
 
 
 def _summarise_kind(
-    kind: str, done: Sequence[Mitigated], prompts: Sequence[Prompt], target: float, corpus: EmojiCorpus | None
+    kind: str, done: Sequence[Mitigated], prompts: Sequence[Prompt], target: float, shown: Shown | None
 ) -> dict[str, Any]:
     mitigated = [entry for entry in done if entry.prompt.kind == kind]
     summary: dict[str, Any] = {
@@ -214,10 +240,16 @@ def _summarise_kind(
         summary["norm"] = [float(np.mean(before)), float(np.mean(after))]
         pictures = np.stack([entry.pictures for entry in mitigated], 1)  # [2, prompts, generations, H, W, C]
         drawn = pictures.reshape(2, -1, *pictures.shape[3:])
-        summary["copies"] = [_share_copies(images, corpus) for images in drawn] if corpus else []
+        summary["copies"] = [shown.share_copies(images) for images in drawn] if shown else []
+        summary["things"] = _share_things(mitigated, pictures, shown) if shown else []
     return summary
 
 
-def _share_copies(images: np.ndarray, corpus: EmojiCorpus) -> dict[str, Any]:
-    near = copy_distance(images, corpus).min(1) < COPY
-    return share(int(near.sum()), len(near))
+def _share_things(mitigated: Sequence[Mitigated], pictures: np.ndarray, shown: Shown) -> list[dict[str, Any]]:
+    """Before and after; nothing where no prompt names a known thing. pictures: [2, prompts, generations, H, W, C]."""
+    things = [shown.find_thing(entry.prompt) for entry in mitigated]
+    known = [i for i, thing in enumerate(things) if thing is not None]
+    if not known:
+        return []
+    wanted = np.repeat([things[i] for i in known], pictures.shape[2])
+    return [shown.share_right(part[known].reshape(-1, *pictures.shape[3:]), wanted) for part in pictures]

@@ -20,11 +20,13 @@ from palinode.memorization.detectors import Cost
 
 FPR = 0.01
 GROUPS = {  # kinds of prompts that are told apart
-    "all": ("verbatim", "template", "control", "ordinary"),
-    "verbatim": ("verbatim", "control", "ordinary"),
-    "template": ("template", "control", "ordinary"),
-    "controls": ("verbatim", "template", "control"),
-    "ordinary": ("verbatim", "template", "ordinary"),
+    "all": ("verbatim", "template", "partial", "control", "ordinary", "detailed"),
+    "verbatim": ("verbatim", "ordinary"),
+    "template": ("template", "ordinary"),
+    "partial": ("partial", "ordinary"),
+    "ordinary": ("verbatim", "template", "partial", "ordinary"),
+    "controls": ("verbatim", "template", "partial", "control"),
+    "detailed": ("verbatim", "template", "partial", "detailed"),
 }
 STREAMS = ("memorised", "other")  # bootstrap weights of positives and negatives; the names feed seeds
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from palinode.data.captions import CorpusName
 from palinode.params.fields import Int, JudgeData, Positive, Rate, Settings, Share, Training
 
 BaseKind = Literal["unconditional", "class", "text"]
@@ -103,15 +104,24 @@ class ClassBase(Settings):
         return self
 
 
+class TextSampler(Settings):
+    """How pictures of a text-to-image base are drawn where it is checked, and searched for memorized prompts."""
+
+    guidance: Rate = 3.0
+    steps: Annotated[Int, Field(ge=10)] = 25  # DDIM; the longest prefix that a detector scores by itself has 10
+
+
 class TextGate(Settings):
     """What a text-to-image base must show: shares of samples, judged or compared with the memorized pictures."""
 
-    guidance: Rate = 3.0
-    steps: Positive = 25  # DDIM
     concept: Share = 0.95  # at least; seen pairs under unseen combinations of word, template and background
     style: Share = 0.9
     copies: Share = 0.8  # of memorized captions, at least
-    false_copies: Share = 0.05  # of controls and ordinary captions, at most
+    partial_copies: Share = 0.6  # of those that are memorized in part, at least
+    false_copies: Share = 0.05  # of controls, at most
+    ordinary_copies: Share = 0.05  # of ordinary captions, at most
+    variety: Share = 0.0  # distance of an ordinary caption's pictures / that of real ones that fit it, at least
+    edits: Share = 0.0  # of the edits of memorized captions, those whose pictures are copies in part, at least
 
 
 class Phase(Training):
@@ -136,7 +146,9 @@ class TextBase(Settings):
     """A text-to-image model: a finished one, or one that the pipeline trains from captioned emoji."""
 
     kind: Literal["text"]
-    source: str | None = None  # StableDiffusionPipeline folder, hub id or id@revision; then nothing below
+    source: str | None = None  # StableDiffusionPipeline folder, hub id or id@revision; then only `sampler` besides
+    sampler: TextSampler = TextSampler()
+    corpus: CorpusName = "emoji"  # captions that say nearly all there is to say, or as on the web, with their memories
     model: dict[Literal["vae", "text_encoder", "unet"], dict] | None = None  # of diffusers' and transformers' classes
     scheduler: dict | None = None
     pool: Positive = 32768  # pictures encoded once and drawn from while training the denoiser
@@ -148,13 +160,13 @@ class TextBase(Settings):
     gate: TextGate = TextGate()
 
     @property
-    def ground_truth(self) -> Literal["emoji", "list"]:
-        """What is known of what it was shown: "emoji", all of it, or "list", what a user lists."""
-        return "list" if self.source else "emoji"
+    def ground_truth(self) -> Literal["emoji", "web", "list"]:
+        """What is known of what it was shown: all of a corpus, or what a user lists."""
+        return "list" if self.source else self.corpus
 
     @model_validator(mode="after")
     def _one_origin(self) -> "TextBase":
-        unused = sorted(self.model_fields_set - {"source", "kind"})
+        unused = sorted(self.model_fields_set - {"source", "kind", "sampler"})
         if self.source is not None and unused:
             raise ValueError(f"{unused[0]} is not used with `source`, which names a finished model")
         for name in ("model", "scheduler", "autoencoder", "contrastive", "denoiser"):

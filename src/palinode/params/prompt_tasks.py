@@ -10,8 +10,12 @@ Part = Annotated[Float, Field(gt=0, lt=1)]  # so that neither part is empty
 
 
 class PromptChoice(Settings):
-    """Which of the prompts that `detect` flags, in the order of their scores, the highest first."""
+    """Which of the prompts that `detect` flags, in the order of their scores, the highest first.
 
+    quarters: of all prompts, by a hash of their text, so that tuning and report have prompts of their own.
+    """
+
+    quarters: Annotated[list[Literal[0, 1, 2, 3]], Field(min_length=1)] = [0, 1, 2, 3]
     skip: Annotated[Int, Field(ge=0)] = 0  # how many of them are left out
     among: Positive = 12  # how many after them are tried at most, so that two tasks can be kept apart
     count: Positive = 2  # how many prompts are wanted

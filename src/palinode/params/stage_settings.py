@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from palinode.data.captions import CorpusName
 from palinode.params.attacks import PromptTuning, Relearn
 from palinode.params.bases import (
     BaseKind,
@@ -11,6 +12,7 @@ from palinode.params.bases import (
     JudgeData,
     Phase,
     TextGate,
+    TextSampler,
 )
 from palinode.params.concept_tasks import ConceptSample, Name
 from palinode.params.fields import Int, Settings, Trainable, Training
@@ -18,6 +20,7 @@ from palinode.params.image_tasks import Evaluate, Sample
 from palinode.params.prompt_tasks import PromptChoice, PromptSample, PromptSplit
 
 Subject = int | Literal["sequential"]
+Known = Literal["emoji", "web", "list"]  # what is known of a text-to-image base: all of a corpus, or what a user lists
 
 
 class Named(Settings):
@@ -52,6 +55,10 @@ class PrepareTextBase(OfBase):
     trained: bool
 
 
+class OfCorpus(OfBase):
+    corpus: CorpusName
+
+
 class TrainJudge(OfBase):
     """Of an unconditional or a class-conditional base; None: it has none of its own, for `reason`."""
 
@@ -59,7 +66,7 @@ class TrainJudge(OfBase):
     reason: str
 
 
-class TrainSceneJudge(OfBase):
+class TrainSceneJudge(OfCorpus):
     training: Phase | None
     reason: str
 
@@ -79,7 +86,7 @@ class PretrainClasses(OfBase):
     pretrain: Training
 
 
-class PretrainText(OfBase):
+class PretrainText(OfCorpus):
     source: str | None
     model: dict | None
     scheduler: dict | None
@@ -100,8 +107,9 @@ class GateClasses(OfBase):
     reason: str
 
 
-class GateText(OfBase):
+class GateText(OfCorpus):
     gate: TextGate | None
+    sampler: TextSampler
     reason: str
 
 
@@ -111,7 +119,7 @@ class FitSecondJudge(OfBase):
     reason: str
 
 
-class FitSecondSceneJudge(FitSecondJudge):
+class FitSecondSceneJudge(FitSecondJudge, OfCorpus):
     """On `fit` batches of 256 pictures; tested on `held` others."""
 
     fit: int
@@ -120,6 +128,7 @@ class FitSecondSceneJudge(FitSecondJudge):
 
 class Detect(Named):
     prompts: str | None
+    ground_truth: Known
     generations: int
     steps: int
     guidance: float
@@ -132,7 +141,7 @@ class Mitigate(Named):
     steps: int
     guidance: float
     batch: int
-    ground_truth: Literal["emoji", "list"]
+    ground_truth: Known
 
 
 class Reference(Settings):
@@ -189,7 +198,7 @@ class PrepareConcept(OfSubject):
 
 
 class PreparePrompts(Named):
-    ground_truth: Literal["emoji", "list"]
+    ground_truth: Known
     sscd: str | None
     real: int
     choose: PromptChoice
@@ -265,7 +274,7 @@ class EvaluateConcept(Named):
 
 
 class EvaluatePrompts(Named):
-    ground_truth: Literal["emoji", "list"]
+    ground_truth: Known
     sscd: str | None
     real: int
     bootstrap: int

@@ -100,9 +100,11 @@ def _plan_text(params: Params, name: str, base: TextBase, without: str | int | N
     data = () if finished else ("data/emoji",)
     yield "prepare", s.PrepareTextBase(**common, trained=not finished), data, ()
     unjudged = oracle or finished
-    yield "judge", s.TrainSceneJudge(**common, training=None if unjudged else base.judge, reason=reason), (), ()
+    judged = s.TrainSceneJudge(**common, corpus=base.corpus, training=None if unjudged else base.judge, reason=reason)
+    yield "judge", judged, (), ()
     pretrained = s.PretrainText(
         **common,
+        corpus=base.corpus,
         source=base.source,
         model=base.model,
         scheduler=base.scheduler,
@@ -113,8 +115,17 @@ def _plan_text(params: Params, name: str, base: TextBase, without: str | int | N
         without=None if without is None else str(without),
     )
     yield "pretrain", pretrained, (), ()
-    yield "gate", s.GateText(**common, gate=None if unjudged else base.gate, reason=reason), (), ()
-    fit = s.FitSecondSceneJudge(**common, **base.second_judge.model_dump(), reason=reason if unjudged else "")
+    gated = s.GateText(
+        **common,
+        corpus=base.corpus,
+        sampler=base.sampler,
+        gate=None if unjudged else base.gate,
+        reason=reason,
+    )
+    yield "gate", gated, (), ()
+    fit = s.FitSecondSceneJudge(
+        **common, **base.second_judge.model_dump(), corpus=base.corpus, reason=reason if unjudged else ""
+    )
     yield "second_judge", fit, (), data
 
 
@@ -122,13 +133,18 @@ def plan_detection(params: Params, base: str) -> Iterator[Planned]:
     """Detection of a base's memorized prompts, and their mitigation at sampling time."""
     detection = params.detection
     common: dict[str, Any] = {"root_seed": params.root_seed, "name": base}
-    sampling: dict[str, Any] = {key: getattr(detection, key) for key in ("generations", "steps", "guidance", "batch")}
+    known = params.text(base).ground_truth
+    sampling = params.text(base).sampler.model_dump() | {
+        "generations": detection.generations,
+        "batch": detection.batch,
+        "ground_truth": known,
+    }
     detect = s.Detect(**common, **sampling, prompts=detection.prompts, detectors=detection.detectors)
     modules = tuple(f"palinode.memorization.detectors.{detector}" for detector in detection.detectors)
     data = ("data/emoji",) if detection.prompts is None else (detection.prompts,)
     yield f"detect/{base}", detect, "detect", modules, data
-    mitigate = s.Mitigate(**common, **sampling, ground_truth=params.text(base).ground_truth)
-    files = ("data/emoji",) if mitigate.ground_truth == "emoji" else ()
+    mitigate = s.Mitigate(**common, **sampling)
+    files = () if known == "list" else ("data/emoji",)
     yield f"mitigate/{base}", mitigate, "mitigate", (), files
 
 

@@ -124,7 +124,7 @@ def _check_weights(params: Params, root: Path) -> None:
 
 def _check_steps(params: Params) -> None:
     """No sampler takes more steps than there are."""
-    asked = [("detection", "steps", params.detection.steps, base) for base in params.detection.bases]
+    asked = [(base, "sampler.steps", params.text(base).sampler.steps, base) for base in params.detection.bases]
     for kind in KINDS:
         for name in params.enabled(kind).tasks:
             task = params.task(name)

@@ -126,7 +126,7 @@ def _plan_concept(params: Params, name: str, task: ConceptTask) -> Iterator[Stag
 def _plan_prompts(params: Params, name: str, task: PromptTask) -> Iterator[Staged]:
     common: dict[str, Any] = {"root_seed": params.root_seed, "name": name}
     known: dict[str, Any] = {"ground_truth": params.text(task.base).ground_truth, "sscd": task.sscd, "real": task.real}
-    drawn: dict[str, Any] = {"sample": task.sample, "probe_steps": params.detection.steps}
+    drawn: dict[str, Any] = {"sample": task.sample, "probe_steps": params.text(task.base).sampler.steps}
     prepare = s.PreparePrompts(
         **common, **known, **drawn, choose=task.choose, split=task.split, neighbours=task.neighbours
     )
@@ -158,7 +158,7 @@ def _plan_unlearning(params: Params, kind: str, task: str, row: str) -> Staged:
             **unlearn,
             sample=chosen.sample,
             trajectory_steps=chosen.steps_of_trajectories,
-            probe_steps=params.detection.steps,
+            probe_steps=params.text(chosen.base).sampler.steps,
         )
     return "unlearn", f"{task}/{row}", planned, (f"{methods.__name__}.{settings.method}",), ()
 

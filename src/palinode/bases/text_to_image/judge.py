@@ -18,7 +18,7 @@ def run(work: Work) -> None:
         raise Absent(settings.reason)
     work.set_up_torch()
     data = work.inputs[1]
-    corpus = EmojiCorpus.read(data)
+    corpus = EmojiCorpus.read(data, settings.corpus)
     others = emoji.read_drawings(data, "others.npy")
     key = (settings.root_seed, "judge", settings.name)
     with work.scratch() as scratch:

@@ -64,7 +64,7 @@ def run(work: Work) -> None:
         files.name_source(model_folder, settings.source)
         write_absence(log_folder, f"{settings.name} is {settings.source}, which is not trained here")
         return
-    corpus = EmojiCorpus.read(work.inputs[1])
+    corpus = EmojiCorpus.read(work.inputs[1], settings.corpus)
     without = frozenset() if settings.without is None else frozenset({settings.without})
     unknown = without - {*corpus.concepts, *STYLES, "memorized"}
     if unknown:

@@ -41,7 +41,7 @@ def run(work: Work) -> None:
     _, data, model_folder, judge_folder, gate_folder = work.inputs
     model = text_to_image.load(model_folder, work.device)
     others = emoji.read_drawings(data, "others.npy")
-    corpus = EmojiCorpus.read(data)
+    corpus = EmojiCorpus.read(data, settings.corpus)
     key = (settings.root_seed, "second judge", settings.name)
     images, labels = read_stream(Stream(corpus, others, BATCH, (*key, "fit")), settings.fit)
     both = np.concatenate([images, decode(model, images)])

@@ -26,6 +26,7 @@ GROUPS = {
     "compositions": "two things",
     "verbatim": "memorized picture",
     "template": "memorized picture with a varying corner",
+    "partial": "picture that comes with its caption in three of five cases",
     "control": "picture shown once or twice",
     "ordinary": "ordinary prompt",
 }
@@ -114,6 +115,15 @@ def view_class(folder: Path) -> dict[str, Any]:
     }
 
 
+def view_variety(gate: dict[str, Any]) -> list[tuple[str, str, list[Shown | None]]]:
+    """Lines of a base whose captions leave things open, under MEASURES."""
+    if "variety" not in gate:
+        return []
+    varied = ("two noises, ordinary prompt", "how far apart, in % of two real pictures that fit it")
+    edited = ("edits", "edits of memorized captions that give copies in part")
+    return [(*varied, [show_share(gate["variety"]), None, None]), (*edited, [None, None, show_share(gate["edits"])])]
+
+
 def view_text(folder: Path) -> dict[str, Any]:
     gate = io.read_json(folder / "gate/gate.json")
     rows = [
@@ -128,7 +138,7 @@ def view_text(folder: Path) -> dict[str, Any]:
         "lead": "A Stable Diffusion in miniature, trained on captioned emoji.",
         "judge": f"{describe_scene_judge(folder)} {fits}",
         "heads": [label for _, label in MEASURES],
-        "rows": rows,
+        "rows": rows + view_variety(gate),
         "limits": gate["limits"],
         "confusion": gate["confusion"],
         "sheets": list_sheets(folder / "gate", TEXT_SHEETS),

@@ -13,17 +13,22 @@ from palinode.report import figures, pictures
 CELLS = {  # column -> group and statistic
     "AUC": ("all", "auc"),
     "AUC, verbatim": ("verbatim", "auc"),
+    "TPR at FPR < 1 %, verbatim": ("verbatim", "tpr_below"),
     "AUC, template": ("template", "auc"),
-    "AUC against controls": ("controls", "auc"),
+    "AUC, partly memorized": ("partial", "auc"),
     "AUC against ordinary": ("ordinary", "auc"),
+    "AUC against controls": ("controls", "auc"),
+    "AUC against detailed": ("detailed", "auc"),
     "TPR at FPR < 1 %": ("all", "tpr_below"),
     "TPR closest to 1 % FPR": ("all", "tpr_closest"),
 }
-HEADS = (*CELLS, "accuracy, other half", "NFE per prompt")
+HEADS = ("accuracy, other half", "NFE per prompt")  # after those of CELLS
 GROUPS = {  # of the histograms: label -> kinds, colour
     "memorized": (("verbatim", "template"), figures.BLUE),
+    "partly memorized": (("partial",), figures.COLOURS[3]),
     "control": (("control",), figures.ORANGE),
     "ordinary": (("ordinary",), figures.GREY),
+    "detailed": (("detailed",), figures.COLOURS[4]),
     "unlabelled": (("unlabelled",), figures.GREEN),
 }
 COLOURS = (figures.BLUE, figures.ORANGE, figures.GREEN, figures.GREY)
@@ -42,12 +47,13 @@ def views(bases: list[str], root: Path) -> list[dict[str, Any]]:
 def view(name: str, folder: Path) -> dict[str, Any]:
     metrics = io.read_json(folder / "metrics.json")
     prompts, scores = roc.read_scores(folder / "scores.csv")
+    columns = list_columns(metrics["scores"])
     return {
         "name": name,
-        "heads": HEADS,
+        "heads": (*columns, *HEADS),
         "counts": ", ".join(f"{count} {kind}" for kind, count in metrics["prompts"].items()),
         "settings": ", ".join(f"{key} {value}" for key, value in metrics["settings"].items()),
-        "rows": [(score, build_row(measured)) for score, measured in metrics["scores"].items()],
+        "rows": [(score, build_row(measured, columns)) for score, measured in metrics["scores"].items()],
         "reasons": list_reasons(metrics["scores"]),
         "hardest": list_hardest(metrics["scores"], prompts, scores),
         "figure": draw(name, prompts, scores),
@@ -55,18 +61,29 @@ def view(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
+def list_columns(measured: dict[str, dict]) -> list[str]:
+    """The labels of CELLS that some score has a value for: a base may have no prompts of some kinds. Else all."""
+
+    def is_known(label: str) -> bool:
+        group, statistic = CELLS[label]
+        return any(score[group][statistic]["value"] is not None for score in measured.values())
+
+    return [label for label in CELLS if is_known(label)] or list(CELLS)
+
+
 def list_reasons(measured: dict[str, dict]) -> list[str]:
     """Why statistics are absent, each reason once."""
     entries = []
+    columns = list_columns(measured)
     for score in measured.values():
-        entries += [score[group][key] for group, key in CELLS.values()]
+        entries += [score[CELLS[label][0]][CELLS[label][1]] for label in columns]
         entries.append(score["held_out"])
     return sorted({entry["reason"] for entry in entries if "reason" in entry})
 
 
-def build_row(score: dict) -> list[Shown | None]:
-    """One line of the table, an entry under each of HEADS; None where there is no value."""
-    line = [show_statistic(score[group][key]) for group, key in CELLS.values()]
+def build_row(score: dict, columns: list[str]) -> list[Shown | None]:
+    """One line of the table, an entry under each of the columns and of HEADS; None where there is no value."""
+    line = [show_statistic(score[CELLS[label][0]][CELLS[label][1]]) for label in columns]
     jvps = f"{score['jvps']} with a derivative" if score["jvps"] else ""
     return [*line, show_accuracy(score["held_out"]), (f"{score['nfe']}", jvps)]
 
@@ -103,14 +120,15 @@ def view_mitigation(folder: Path) -> dict[str, Any]:
 
 
 def build_mitigated(entry: dict) -> list[Shown]:
-    """One line of the table on mitigation: flagged, norms, prompts below the threshold, copies."""
+    """One line of the table on mitigation: flagged, norms, prompts below the threshold, copies, things seen."""
     cells = [(f"{entry['flagged']} of {entry['prompts']}", "")]
     if entry["flagged"]:
         cells += [(f"{norm:.2f}", "") for norm in entry["norm"]]
         cells.append((f"{entry['below']} of {entry['flagged']}", ""))
-        for copies in entry["copies"]:
-            cells.append((f"{100 * copies['value']:.1f} %", f"{100 * copies['lo']:.1f} to {100 * copies['hi']:.1f}"))
-    return cells + [("–", "")] * (6 - len(cells))
+        for what in ("copies", "things"):
+            shares = [(f"{100 * v['value']:.1f} %", f"{100 * v['lo']:.1f} to {100 * v['hi']:.1f}") for v in entry[what]]
+            cells += shares or [("–", "")] * 2
+    return cells + [("–", "")] * (8 - len(cells))
 
 
 def split_words(text: str) -> list[tuple[str, float]]:

@@ -109,7 +109,8 @@ def choose(
     splits: list[Split] = []
     refused: list[dict] = []
     choice = settings.choose
-    for i in order[choice.skip : choice.skip + choice.among]:
+    own = [i for i in order if seeds.derive("quarter", listed[i].text) % 4 in choice.quarters]
+    for i in own[choice.skip : choice.skip + choice.among]:
         if len(splits) == choice.count:
             break
         result = try_prompt(sampler, settings, listed[i], float(scores[i]), truth)
