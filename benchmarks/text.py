@@ -189,6 +189,7 @@ def memorized(folder: Path) -> dict:
         root_seed=KEY[0],
         name=KEY[1],
         prompts=None,
+        ground_truth="list",
         generations=2,
         steps=3,
         guidance=7.5,

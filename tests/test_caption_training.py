@@ -169,6 +169,7 @@ def test_a_model_is_trained_from_scratch(corpus, pairs, tmp_path, monkeypatch):
         root_seed=1,
         name="tiny",
         kind="text",
+        corpus="emoji",
         source=None,
         model=TEXT_MODEL,
         scheduler=TEXT_SCHEDULER,

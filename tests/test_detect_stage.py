@@ -24,7 +24,6 @@ DETECTION = {
     "bases": ["mini"],
     "prompts": "data/prompts.csv",
     "generations": 2,
-    "steps": 10,
     "detectors": ["noise_norm", "sharpness"],
 }
 ROWS = {"naive": {"method": "naive_deletion"}}
@@ -33,6 +32,7 @@ ROWS = {"naive": {"method": "naive_deletion"}}
 def parameters() -> dict:
     """A concept task, since there has to be one, and a base to search."""
     made = tiny.concept_parameters({"no-cat": {"base": "mini", "target": "cat", "anchor": "dog"}}, ROWS)
+    made["base_models"]["mini"]["sampler"] = {"steps": 10, "guidance": 7.5}
     return made | {"bases": ["mini"], "detection": DETECTION}
 
 
@@ -136,13 +136,19 @@ def test_one_detector_is_one_file_and_others_do_not_rerun_for_it(project):
         ("bases", ["tiny"], "detection.bases: 'tiny' is no text-to-image model of the list `bases`"),
         ("generations", 0, "detection.generations: Input should be greater than or equal to 1"),
         ("generations", "many", "detection.generations: Input should be a valid integer"),
-        ("steps", 9, "detection.steps: Input should be greater than or equal to 10 (got 9)"),
         ("seeds", 3, "detection.seeds: unknown parameter"),
         ("prompts", "mine.csv", "detection.prompts: String should match pattern '^data/' (got 'mine.csv')"),
     ],
 )
 def test_wrong_parameters_end_the_first_stage(project, key, value, words):
     project.change(f"detection/{key}", value)
+    assert words in failed(project, "plan")
+    assert not (project.folder / "out/plan").exists()
+
+
+def test_a_base_that_is_searched_takes_enough_steps(project):
+    project.change("base_models/mini/sampler/steps", 9)
+    words = "base_models.mini.sampler.steps: Input should be greater than or equal to 10 (got 9)"
     assert words in failed(project, "plan")
     assert not (project.folder / "out/plan").exists()
 
