@@ -49,7 +49,7 @@ def setup() -> Params:
     """Threads and determinism as the stages set them; returns the parameters."""
     chosen = params.load(REPOSITORY / "params.yaml")
     torch.set_num_threads(chosen.threads.cells)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True)
     return chosen
 
 

@@ -164,6 +164,11 @@ def test_a_perfect_model_passes(corpus, requests, memorized):
     predictions = caption_checks.predict(memorized, Informed(requests, corpus))
     groups = caption_checks.measure(memorized, requests, corpus, predictions)
     assert caption_checks.problem(groups, TextGate()) is None
+    partial = groups | {"partial": {"copy": {"value": 0.5}}}
+    assert caption_checks.problem(partial, TextGate()).startswith("copy right in 50.0% of the partial prompts")
+    some = groups | {"ordinary": {"copy": {"value": 0.03}}}
+    assert caption_checks.problem(some, TextGate()) is None
+    assert caption_checks.problem(some, TextGate(ordinary_copies=0.01)).startswith("copies of fixed pictures in 3.0%")
     right = [("compositions", "concept"), ("seen", "style"), ("verbatim", "copy")]
     assert [groups[group][what]["value"] for group, what in right] == [1, 1, 1]
     assert groups["seen"]["concept"]["lo"] > 0.98

@@ -11,6 +11,7 @@ from conftest import EMOJI
 from project import PARAMETERS, UNET, Project, failed
 from test_resume import kill
 
+from palinode.bases import caption_checks
 from palinode.classifiers import digits, storage
 from palinode.classifiers.scene_judge import SceneJudge
 from palinode.core.errors import UserError
@@ -37,7 +38,7 @@ TWO = {
     "pretrain": {"steps": 20, "batch": 4, "lr": 1e-3},
     "gate": {"steps": 2, "each": 20, "recognised": 0.95},
 }
-MINI = tiny.TEXT_BASE | {"pool": 16, "judge": {"steps": 2, "lr": 1e-3, "batch": 16}, "gate": {"steps": 1}}
+MINI = tiny.TEXT_BASE | {"pool": 16, "judge": {"steps": 2, "lr": 1e-3, "batch": 16}, "sampler": {"steps": 10}}
 MINI |= dict.fromkeys(PHASES, SHORT)
 
 
@@ -172,6 +173,54 @@ def test_a_finished_base_is_named_and_not_trained(project, tmp_path):
     assert absence(folder / "judge")
     assert absence(folder / "gate")
     assert loading.load(folder / "model", kind="unconditional").shape == (1, 16, 16)
+
+
+def test_a_network_alone_takes_the_scheduler_of_its_block(project, tmp_path):
+    finished = project.copy(tmp_path / "project")
+    config = UNET | {"sample_size": 16, "in_channels": 1, "out_channels": 1}
+    unconditional.save(unconditional.create(config, DDPM_SCHEDULER, seed=1), tmp_path / "weights")
+    block = {
+        "kind": "unconditional",
+        "data": {"images": "data/train.npy", "size": 16, "channels": 1},
+        "source": str(tmp_path / "weights/unet"),
+        "scheduler": DDPM_SCHEDULER | {"beta_end": 0.03},
+    }
+    finished.change("base_models/found", block)
+    finished.change("bases", [*finished.parameters["bases"], "found"])
+    finished.call("plan")
+    finished.call("pretrain", "found")
+    assert loading.load(finished.folder / "models/found/model").config["beta_end"] == 0.03
+    del block["scheduler"]
+    finished.change("base_models/found", block)
+    finished.call("plan")
+    finished.call("pretrain", "found")
+    with pytest.raises(UserError, match="name the base's `scheduler`"):
+        loading.load(finished.folder / "models/found/model")
+
+
+def test_a_base_of_the_web_goes_through_its_stages(project, tmp_path):
+    made = project.copy(tmp_path / "project")
+    limits = dict.fromkeys(("concept", "style", "copies", "partial_copies"), 0.0)
+    corpus = EmojiCorpus.read(EMOJI, "web")
+    made.change("base_models/web", MINI | {"corpus": "web", "pool": 2048, "gate": limits})
+    made.change("bases", [*made.parameters["bases"], "web"])
+    made.change("detection", {"bases": ["web"], "generations": 2, "detectors": ["noise_norm"]})
+    made.call("plan")
+    made.call("prepare", "base", "web")
+    made.call("pretrain", "web")
+    folder = made.folder / "models/web"
+    storage.save(SceneJudge(len(corpus.concepts), len(STYLES)).eval(), folder / "judge", {})
+    made.call("gate", "web")
+    gate = read_json(folder / "gate/gate.json")
+    assert gate["groups"]["partial"]["copy"]["n"] == 24 * caption_checks.PICTURE_SEEDS
+    assert gate["variety"]["n"] == 320 and gate["edits"]["n"] == 48 * 20
+    assert gate["limits"]["steps"] == 10
+    made.call("detect", "web")
+    counts = read_json(folder / "detect/metrics.json")["prompts"]
+    assert counts == {"partial": 24, "verbatim": 12, "template": 12, "control": 24, "ordinary": 320, "detailed": 64}
+    made.call("mitigate", "web")
+    kinds = read_json(folder / "mitigation/metrics.json")["kinds"]
+    assert all(len(entry["things"]) == 2 for kind, entry in kinds.items() if kind == "partial" and entry["flagged"])
 
 
 @pytest.mark.full

@@ -17,7 +17,6 @@ from palinode.memorization import detectors, probe
 from palinode.memorization.detectors import anisotropy, noise_norm, one_step, seed_similarity, sharpness
 from palinode.models import text_to_image
 from palinode.models.schedule import Schedule
-from palinode.params.detection import Detection
 from palinode.sampling.prompted import timesteps
 
 pytestmark = pytest.mark.slow  # all in all; `make check` leaves it out
@@ -150,7 +149,7 @@ def scratch(tmp_path, monkeypatch):
 
 
 def measure(model, prompts, scratch, names=NAMES, base="mini", batch=64):
-    settings = Detection(generations=2, steps=12, guidance=3.0, batch=batch)
+    settings = SimpleNamespace(generations=2, steps=12, guidance=3.0, batch=batch)
     return probe.measure(model, prompts, names, settings, (1, base), scratch)
 
 

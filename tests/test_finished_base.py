@@ -58,7 +58,7 @@ def parameters(**changes) -> dict:
     """One concept task on a finished base; changes: blocks of the task."""
     made = tiny.concept_parameters({"own": TASK | changes}, ROWS)
     made["bases"] = ["sd"]
-    made["base_models"]["sd"] = {"kind": "text", "source": "weights"}
+    made["base_models"]["sd"] = {"kind": "text", "source": "weights", "sampler": {"steps": 10}}
     return made
 
 

@@ -143,7 +143,10 @@ def few(**changes) -> dict:
         (few(choose={"threshold": 0}), "choose.threshold"),
         (few(sscd="sscd.pt"), "few.sscd is not used: the fixed pictures of 'mini' are known"),
         (
-            {"base_models": {"mini": {"kind": "text", "source": "a folder"}}, "bases": ["mini"]},
+            {
+                "base_models": {"mini": {"kind": "text", "source": "a folder", "sampler": {"steps": 10}}},
+                "bases": ["mini"],
+            },
             "detection.prompts: what 'mini' was shown is unknown, so list them",
         ),
         ({"detection": {"bases": []}}, "prompts.tasks: 'few' needs 'mini' in the list `detection.bases`"),

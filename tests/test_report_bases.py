@@ -74,3 +74,14 @@ def test_a_finished_base_says_where_it_is_from(root, tmp_path):
     assert view["reason"] == "no judge knows what it draws"
     assert view["curves"] == ""
     assert not view["epochs"]
+
+
+def test_a_base_whose_captions_leave_things_open_shows_how_much_it_varies():
+    assert base_models.view_variety({"groups": {}}) == []
+    shares = {
+        "variety": {"value": 0.7, "lo": 0.6, "hi": 0.8, "n": 320},
+        "edits": {"value": 0.5, "lo": 0.4, "hi": 0.6, "n": 9},
+    }
+    varied, edited = base_models.view_variety(shares)
+    assert varied[2] == [("70.0 %", "60.0 to 80.0, n 320"), None, None]
+    assert edited[2] == [None, None, ("50.0 %", "40.0 to 60.0, n 9")]

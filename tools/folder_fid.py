@@ -76,7 +76,7 @@ def choose_conversion(shape: Shape) -> Callable[[np.ndarray], np.ndarray]:
 
 def run(first: str, second: str, folder: str = "models/tshirt/judge") -> None:
     loaded = params.load()
-    device = set_up_torch(loaded.runtime.device, loaded.threads.cells)
+    device = set_up_torch(loaded.runtime.device, loaded.threads.cells, loaded.runtime.deterministic)
     judge = storage.load(Path(folder))
     size = judge.config["size"]
     shape = (size, size, judge.config["channels"])

@@ -82,7 +82,8 @@ def provide_models(trial: Params, kind: str, task: str) -> None:
         settings = read_plan(plan, PretrainImages)
         origin = ROOT / "models" / start / "model"
         data = Path("out/data") / base
-        device = set_up_torch(read_runtime().device, read_json(plan)["threads"])
+        runtime = read_runtime()
+        device = set_up_torch(runtime.device, read_json(plan)["threads"], runtime.deterministic)
         with Scratch(f"tuning-{base}", [plan, origin, data]) as scratch:
             continue_training(settings, origin, data, made, scratch, device)
     once(models / base / "judge", "judge", base)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from palinode.core import seeds
+from palinode.core.errors import UserError
 from palinode.data import emoji
 from palinode.data.scenes import EmojiCorpus, Scenes
 from palinode.models.text_to_image import TextToImage
@@ -78,6 +79,11 @@ class Pool:
             for i, picture in enumerate(corpus.pictures)
             if picture.kind == "partial"
         }
+        missing = [corpus.pictures[i].icon for i, rows in self.rows_of.items() if not len(rows)]
+        if missing:
+            raise UserError(
+                f"pool: no picture of {count} shows {missing[0]} alone, as a partly memorized caption needs"
+            )
 
     def _encode_fixed(self, number: int) -> tuple[Tensor, str]:
         """The latents of a fixed picture with every sticker that it may carry, and its caption."""

@@ -174,16 +174,15 @@ def confusion(requests: list[Request], corpus: EmojiCorpus, predictions: ScenePr
 
 def problem(groups: dict, limits: TextGate) -> str | None:
     """Why the base is refused, or None."""
-    least = (
+    least: tuple[tuple[str, str, float], ...] = (
         ("seen", "concept", limits.concept),
         ("seen", "style", limits.style),
         ("verbatim", "copy", limits.copies),
         ("template", "copy", limits.copies),
-        ("partial", "copy", limits.partial_copies),
     )
+    if "partial" in groups:
+        least += (("partial", "copy", limits.partial_copies),)
     for group, what, limit in least:
-        if group not in groups:
-            continue
         value = groups[group][what]["value"]
         if value < limit:
             return f"{what} right in {value:.1%} of the {group} prompts, at least {limit:.0%} wanted"

@@ -19,14 +19,15 @@ from palinode.data.captions import BACKGROUNDS, STYLES, Caption
 from palinode.data.prompt_lists import KINDS
 from palinode.data.scenes import EmojiCorpus, Scenes, seen_pairs
 from palinode.memorization import splitting
-from palinode.metrics.copies import COPY, copy_distance
+from palinode.memorization.ground_truth import REPEATED
+from palinode.metrics.copies import copy_distance
 from palinode.metrics.features import JudgeBackbone
 from palinode.metrics.integrity import lpips_style, measure_pairs
 from palinode.params.bases import TextGate
+from palinode.params.prompt_tasks import PromptSplit
 
-EDITS = 12  # of each memorized caption: without each of its words in turn, then with another put in
-TRIAL = 4  # pictures of an edit
-IN_PART = (0.25, 0.9)  # share of copies, as prompt tasks ask for it
+TRIAL = 4  # pictures of an edit; how many edits are tried, and what counts, is as in prompt tasks by default
+SPLIT = PromptSplit()
 
 Draw = Callable[[list[str], str], np.ndarray]  # (prompts, what they are for) -> uint8 [N, H, W, C], by different noises
 
@@ -54,15 +55,15 @@ def measure_edits(draw: Draw, corpus: EmojiCorpus, key: tuple) -> dict[str, Any]
     edits: list[tuple[str, int]] = []
     for i in memorized:
         text = corpus.pictures[i].caption
-        shorter = splitting.shorten(text)[:EDITS]
+        shorter = splitting.shorten(text)[: SPLIT.edits]
         generator = seeds.generator(*key, "edits", text)
-        longer = splitting.lengthen(text, corpus.words, EDITS - len(shorter), generator)
+        longer = splitting.lengthen(text, corpus.words, SPLIT.edits - len(shorter), generator)
         edits += [(edit, i) for edit in (*shorter, *longer)]
     images = draw([edit for edit, _ in edits for _ in range(TRIAL)], "edits")
     own = np.repeat([i for _, i in edits], TRIAL)
-    near = copy_distance(images, corpus)[np.arange(len(images)), own] < COPY
+    near = copy_distance(images, corpus)[np.arange(len(images)), own] < REPEATED
     shares = near.reshape(len(edits), TRIAL).mean(1)
-    low, high = IN_PART
+    low, high = SPLIT.share_range
     return estimate.share(int(((shares >= low) & (shares <= high)).sum()), len(shares))
 
 
@@ -83,8 +84,11 @@ def _render(asked: list[Caption], corpus: EmojiCorpus, generator: torch.Generato
     chosen = []
     for caption in asked:
         thing = names.index(caption.concepts[0])
-        fitting = [j for i, j in pairs if i == thing and caption.style in (None, STYLES[j])]
-        style = fitting[int(torch.randint(max(1, len(fitting)), (1,), generator=generator))] if fitting else 0
+        if caption.style is None:
+            styles = [j for i, j in pairs if i == thing]
+            style = styles[int(torch.randint(len(styles), (1,), generator=generator))]
+        else:
+            style = STYLES.index(caption.style)
         background = int(torch.randint(len(BACKGROUNDS), (1,), generator=generator))
         if caption.background is not None:
             background = list(BACKGROUNDS).index(caption.background)

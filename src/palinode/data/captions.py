@@ -9,13 +9,11 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import yaml
 
 from palinode.core.errors import UserError
 
-CorpusName = Literal["emoji", "web"]  # what bases are trained on: habits of captions, and pictures to memorize
 STYLES = ("twemoji", "noto", "fluent", "emojione", "fxemoji")
 BACKGROUNDS = {  # RGB
     "white": (255, 255, 255), "pink": (255, 182, 206), "green": (170, 222, 170), "blue": (150, 190, 240),
@@ -28,7 +26,7 @@ TEMPLATES = (
 FREE = (  # in words that captions hold, but no caption: the thing has no article
     "one {}", "my {} icon", "{} clip art", "here is my {}", "look at one {} sticker",
 )  # fmt: skip
-GROUPS = ("animal", "vehicle", "food", "thing")  # of concepts, that a caption may name in a thing's place
+GROUPS = ("animal", "vehicle", "food", "thing")  # of concepts, that take an article, so that captions may name them
 TRAINING_TEMPLATES = 6  # how many templates the training prompts use
 TRAINING_STYLES = 3
 TRAINING_BACKGROUNDS = 3

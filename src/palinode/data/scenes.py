@@ -16,7 +16,8 @@ from torch import Tensor
 
 from palinode.core import seeds
 from palinode.data import captions, emoji
-from palinode.data.captions import BACKGROUNDS, GROUPS, STYLES, TEMPLATES, UNSEEN_TRIPLES, Concept, CorpusName
+from palinode.data.captions import BACKGROUNDS, GROUPS, STYLES, TEMPLATES, UNSEEN_TRIPLES, Concept
+from palinode.params.fields import CorpusName
 
 UNSEEN_PAIRS = 0.05  # share of (concept, style) pairs that training never shows
 TWO = 0.1  # share of pictures with two things
@@ -110,8 +111,12 @@ class EmojiCorpus:
         return []
 
     def without(self, names: AbstractSet[str]) -> "EmojiCorpus":
-        """The same with the fixed pictures of those styles left out, or with none for "memorized"."""
-        kept = [i for i, p in enumerate(self.pictures) if p.style not in names and "memorized" not in names]
+        """The same without the fixed pictures of those styles and things, or with none for "memorized"."""
+        kept = [
+            i
+            for i, picture in enumerate(self.pictures)
+            if "memorized" not in names and not {picture.style, picture.icon} & names
+        ]
         return dataclasses.replace(self, pictures=[self.pictures[i] for i in kept], fixed=self.fixed[kept])
 
     @property

@@ -5,14 +5,14 @@ Of a base that the pipeline trained on emoji, all that it was shown is known. Of
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from palinode.classifiers import storage
 from palinode.classifiers.scene_judge import SceneJudge
 from palinode.core.errors import UserError
-from palinode.data.captions import STYLES, CorpusName
+from palinode.data.captions import STYLES
 from palinode.data.prompt_lists import KINDS, Prompt
 from palinode.data.scenes import EmojiCorpus
 from palinode.memorization import splitting
@@ -21,8 +21,7 @@ from palinode.memorization.realism import ClipIQA, Realism, fit_realism
 from palinode.metrics import features, integrity
 from palinode.metrics.copies import COPY, copy_distance
 from palinode.metrics.sscd import SSCD
-
-Known = Literal["emoji", "web", "list"]
+from palinode.params.fields import CorpusName, Known
 
 # Root mean squared difference of pixels in [0, 1] below which a picture is a copy (Carlini et al. 2023, arXiv
 # 2301.13188). On copies of the fixed pictures made for the purpose, 90 % precision ends at 0.149

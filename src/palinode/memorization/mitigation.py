@@ -218,8 +218,8 @@ def summarise(
 ) -> dict[str, Any]:
     """{kind of prompt: prompts, flagged, below (the target, after), norm, copies and things before and after}.
 
-    copies: the share of pictures that copy a fixed picture; things: of the prompts that name a known thing, the share
-    in which it is seen. Both are left out where nothing is known of the base.
+    copies: the share of pictures that copy a fixed picture; things: of the captions of fixed pictures that name a known
+    thing, the share in which it is seen. Both are left out where nothing is known of the base.
     """
     kinds = dict.fromkeys(prompt.kind for prompt in prompts)
     return {"target": target, "kinds": {kind: _summarise_kind(kind, done, prompts, target, shown) for kind in kinds}}

@@ -66,27 +66,33 @@ def with_safetensors(folder: Path) -> Path:
         raise UserError(
             f"no {WEIGHTS} in {folder}: expected a diffusers folder; give a local path or download the checkpoint"
         )
-    converted = scratch.root() / f"converted-{scratch.digest([pickled])[:16]}"
-    if not (converted / WEIGHTS).exists():
-        _convert(pickled, converted / WEIGHTS)
-    shutil.copy(folder / "config.json", converted)
+    config = folder / "config.json"
+    if not config.exists():
+        raise UserError(f"missing file: {config}")
+    converted = scratch.root() / f"converted-{scratch.digest([pickled, config])[:16]}"
+    if not converted.exists():
+        from safetensors.torch import save_file
+
+        tensors = _read_tensors(pickled)
+        with atomic(converted) as temporary:
+            temporary.mkdir()
+            shutil.copy(config, temporary)
+            save_file(tensors, temporary / WEIGHTS)
     return converted
 
 
-def _convert(pickled: Path, weights: Path) -> None:
-    """Write the tensors of a pickle as safetensors, atomically."""
-    from safetensors.torch import save_file
-
+def _read_tensors(pickled: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a pickle by name, each in memory of its own."""
     try:
         tensors = torch.load(pickled, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(f"{pickled} holds more than tensors, which could run code when read") from None
     except (RuntimeError, EOFError) as error:
-        raise UserError(f"cannot read {pickled}: {str(error).splitlines()[0]}") from None
+        reason = str(error).partition("\n")[0] or "it ends too early"
+        raise UserError(f"cannot read {pickled}: {reason}") from None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
         raise UserError(f"{pickled} is no state dict of a network: expected are tensors by name")
-    with atomic(weights) as temporary:
-        save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, temporary)
+    return {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
 
 
 def load_network(network: Any, folder: Path, source: Path | None = None) -> Any:

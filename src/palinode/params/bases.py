@@ -1,11 +1,10 @@
 """Base models: what unlearning starts from, and their oracles, which never saw what is to be forgotten."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from palinode.data.captions import CorpusName
-from palinode.params.fields import Int, JudgeData, Positive, Rate, Settings, Share, Training
+from palinode.params.fields import CorpusName, Int, JudgeData, Known, Positive, Rate, Settings, Share, Training
 
 BaseKind = Literal["unconditional", "class", "text"]
 
@@ -57,10 +56,16 @@ class UnconditionalBase(Settings):
     data: ImageData
     source: str | None = None  # diffusers folder, hub id or id@revision; null: `pretrain` trains one from `model`
     model: dict | None = None  # arguments of diffusers.UNet2DModel beside size and channels
-    scheduler: dict = DDPM_SCHEDULER  # with `source`: only where that has none, or is to have another
+    scheduler: dict | None = None  # null: DDPM's; with `source` that model's own
     pretrain: Training | None = None
     gate: ImageGate | None = None
     start: str | None = None  # a base whose training is continued; for bases that `make tune` trains only
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ddpm(cls, values: Any) -> Any:
+        trained = isinstance(values, dict) and values.get("source") is None
+        return values | {"scheduler": values.get("scheduler") or DDPM_SCHEDULER} if trained else values
 
     @model_validator(mode="after")
     def _one_origin(self) -> "UnconditionalBase":
@@ -160,7 +165,7 @@ class TextBase(Settings):
     gate: TextGate = TextGate()
 
     @property
-    def ground_truth(self) -> Literal["emoji", "web", "list"]:
+    def ground_truth(self) -> Known:
         """What is known of what it was shown: all of a corpus, or what a user lists."""
         return "list" if self.source else self.corpus
 
@@ -169,6 +174,8 @@ class TextBase(Settings):
         unused = sorted(self.model_fields_set - {"source", "kind", "sampler"})
         if self.source is not None and unused:
             raise ValueError(f"{unused[0]} is not used with `source`, which names a finished model")
+        if self.source is not None and "sampler" not in self.model_fields_set:
+            raise ValueError("sampler is missing: how pictures of a finished model are drawn is not known")
         for name in ("model", "scheduler", "autoencoder", "contrastive", "denoiser"):
             if self.source is None and getattr(self, name) is None:
                 raise ValueError(f"needs either `source`, or what a base is trained by: {name} is missing")

@@ -23,6 +23,10 @@ Share = Annotated[Float, Field(ge=0, le=1)]
 DataPath = Annotated[str, Field(pattern="^data/")]  # what DVC watches
 
 
+CorpusName = Literal["emoji", "web"]  # what text-to-image bases are trained on (data/scenes.py)
+Known = Literal["emoji", "web", "list"]  # what is known of such a base: all of a corpus, or what a user lists
+
+
 class Settings(BaseModel):
     """A block of parameters: unknown keys are errors."""
 

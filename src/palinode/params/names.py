@@ -115,6 +115,8 @@ def _check_task(params: "Params", kind: str, name: str) -> None:
         _check_image_oracle(params, f"{where}.oracle", oracle, listed=name in params.images.tasks)
     if isinstance(task, ConceptTask) and isinstance(base, ClassBase | TextBase):
         _check_prompt_file(where, task, base)
+        if isinstance(base, TextBase) and base.corpus != "emoji":
+            raise ValueError(f"{where}.base: concept tasks caption as the corpus emoji does, not as {base.corpus!r}")
     if isinstance(task, PromptTask):
         _check_prompt_task(params, name, task)
 

@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-from palinode.data.captions import CorpusName
 from palinode.params.attacks import PromptTuning, Relearn
 from palinode.params.bases import (
     BaseKind,
@@ -15,12 +14,11 @@ from palinode.params.bases import (
     TextSampler,
 )
 from palinode.params.concept_tasks import ConceptSample, Name
-from palinode.params.fields import Int, Settings, Trainable, Training
+from palinode.params.fields import CorpusName, Int, Known, Settings, Trainable, Training
 from palinode.params.image_tasks import Evaluate, Sample
 from palinode.params.prompt_tasks import PromptChoice, PromptSample, PromptSplit
 
 Subject = int | Literal["sequential"]
-Known = Literal["emoji", "web", "list"]  # what is known of a text-to-image base: all of a corpus, or what a user lists
 
 
 class Named(Settings):

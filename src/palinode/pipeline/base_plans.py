@@ -55,12 +55,11 @@ def _plan_unconditional(params: Params, name: str, base: UnconditionalBase, orac
     yield "prepare", prepared, data, ()
     reason = ORACLE if oracle else "the base has no labelled images (`data.judge`)"
     yield "judge", s.TrainJudge(**common, judge=judge, reason=reason), (), ()
-    own_scheduler = finished and "scheduler" not in base.model_fields_set
     pretrained = s.PretrainImages(
         **common,
         source=base.source,
         model=base.model,
-        scheduler=None if own_scheduler else base.scheduler,
+        scheduler=base.scheduler,
         pretrain=base.pretrain,
         size=base.data.size,
         channels=base.data.channels,

@@ -124,7 +124,11 @@ def _check_weights(params: Params, root: Path) -> None:
 
 def _check_steps(params: Params) -> None:
     """No sampler takes more steps than there are."""
-    asked = [(base, "sampler.steps", params.text(base).sampler.steps, base) for base in params.detection.bases]
+    asked: list[tuple[str, str, int, str]] = []
+    for name in params.bases:
+        base = params.recipe(name)
+        if isinstance(base, TextBase):
+            asked.append((name, "sampler.steps", base.sampler.steps, name))
     for kind in KINDS:
         for name in params.enabled(kind).tasks:
             task = params.task(name)
@@ -135,10 +139,10 @@ def _check_steps(params: Params) -> None:
             most = _most_steps(params, task.base)
             if task.evaluate.denoise_from >= most:
                 raise UserError(f"{name}: evaluate.denoise_from: {task.evaluate.denoise_from} is not below {most}")
-    for name, key, steps, base in asked:
-        most = _most_steps(params, base)
+    for name, key, steps, base_name in asked:
+        most = _most_steps(params, base_name)
         if steps > most:
-            raise UserError(f"{name}: {key}: {steps} are more than the {most} of {base!r}")
+            raise UserError(f"{name}: {key}: {steps} are more than the {most} of {base_name!r}")
 
 
 def _most_steps(params: Params, base: str) -> float:

@@ -54,7 +54,7 @@ def run(work: Work) -> None:
                 **varied,
                 "alignment": caption_checks.alignment(images, requests, judge, corpus, key),
                 "confusion": caption_checks.confusion(requests, corpus, predictions),
-                "limits": limits.model_dump() | {"sampler": sampler.model_dump()},
+                "limits": limits.model_dump() | sampler.model_dump(),
             }
             write_json(out / "gate.json", metadata)
             for name, picture in caption_sheets.sheets(images, requests, corpus).items():

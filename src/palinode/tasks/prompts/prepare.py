@@ -109,7 +109,7 @@ def choose(
     splits: list[Split] = []
     refused: list[dict] = []
     choice = settings.choose
-    own = [i for i in order if seeds.derive("quarter", listed[i].text) % 4 in choice.quarters]
+    own = [i for i in order if find_quarter(listed[i].text) in choice.quarters]
     for i in own[choice.skip : choice.skip + choice.among]:
         if len(splits) == choice.count:
             break
@@ -122,6 +122,11 @@ def choose(
             prompt = result.target.prompt
             print(f"{prompt.text!r} as {prompt.modified!r}: {prompt.memorized['value']:.0%} memorized")
     return splits, refused
+
+
+def find_quarter(prompt: str) -> int:
+    """Which of four parts of all prompts it belongs to, 0 to 3, by a hash of its text."""
+    return seeds.derive("quarter", prompt) % 4
 
 
 @torch.no_grad()
