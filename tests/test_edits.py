@@ -40,7 +40,7 @@ EDITS = {
         "sample-prompts/*",  # it mitigates, and mitigation is measured in the same module
     ],
     # A constant of a metric. What counts as quality of prompts is fixed where they are prepared.
-    "src/palinode/metrics/integrity.py": ["evaluate-*/*", "prepare-prompts/*"],
+    "src/palinode/metrics/integrity.py": ["evaluate-*/*", "gate/emoji", "prepare-prompts/*"],
     "src/palinode/metrics/registry.py": ["report"],
     # One method, and what three of them share.
     "src/palinode/methods/siss.py": ["unlearn-images/tshirt/siss-[01]*", "unlearn-prompts/*/siss-05"],

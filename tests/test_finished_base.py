@@ -262,7 +262,7 @@ def test_a_file_that_is_missing_ends_the_first_stage(work):
     "path, value, words",
     [
         ("base_models/sd/scheduler", {}, r"base_models\.sd: scheduler is not used with `source`"),
-        ("base_models/sd/gate", {"steps": 9}, r"base_models\.sd: gate is not used with `source`"),
+        ("base_models/sd/gate", {"style": 0.5}, r"base_models\.sd: gate is not used with `source`"),
         ("base_models/sd", {"kind": "text"}, r"base_models\.sd: needs either `source`, or .*: model is missing"),
         ("base_models/mini/denoiser", None, r"base_models\.mini: needs either `source`.*denoiser is missing"),
         ("base_models/sd-cat", {"of": "sd", "without": "cat"}, r"sd-cat\.of: 'sd' is a finished model, which is not"),

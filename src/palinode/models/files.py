@@ -131,9 +131,10 @@ def name_source(folder: Path, source: str, scheduler: dict | None = None) -> Non
     place = locate(source)
     is_path = Path(os.path.expanduser(source)).exists()
     fixed = source if is_path else f"{source.partition('@')[0]}@{place.name}"
-    write_json(folder / "source.json", {"source": fixed})
-    if scheduler is not None:
-        write_json(folder / SCHEDULER, scheduler)
+    with atomic(folder) as temporary:
+        write_json(temporary / "source.json", {"source": fixed})
+        if scheduler is not None:
+            write_json(temporary / SCHEDULER, scheduler)
 
 
 def cast(network: torch.nn.Module, dtype: torch.dtype) -> Any:
