@@ -157,7 +157,8 @@ def test_edits_that_give_copies_in_part_are_counted(web):
         return images
 
     measured = caption_variety.measure_edits(draw, web, ("key",))
-    assert measured["n"] == 48 * caption_variety.SPLIT.edits
+    most = 48 * caption_variety.SPLIT.edits
+    assert 0.99 * most < measured["n"] <= most, "an edit that is drawn twice counts once"
     assert 0.3 < measured["value"] < 0.7
     told = caption_variety.problem({"value": 0.7}, {"value": 0.1}, TextGate(variety=0.6, edits=0.33))
     assert told == "10.0% of the edits give copies in part, at least 33% wanted"
